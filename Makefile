@@ -1,0 +1,54 @@
+# Two commands: make book, make test. Each target is a line or two over the real tool.
+ENV ?= .venv
+BIN := $(ENV)/bin
+PY := $(BIN)/python
+export OMP_NUM_THREADS ?= 2
+export TQDM_DISABLE := 1
+export PYDEVD_DISABLE_FILE_VALIDATION := 1
+SHAPES := --jaxtyping-packages=dmlib,beartype.beartype
+NBVAL := -p tools.capture --nbval-lax --nbval-current-env --nbval-cell-timeout 300 --nbval-sanitize-with tests/nbval_sanitize.cfg
+CHAPTERS = $$($(PY) -m tools.execute --list)
+
+.PHONY: book test live clean env lint unit notebooks pages seen
+
+book: env  ## execute what changed and build the pages
+	@$(PY) -m tools.execute
+	@$(PY) -m tools.pages
+
+test: env  ## everything: style, units with shape checking, nbval, pages in a browser
+	@$(MAKE) --no-print-directory lint
+	@$(MAKE) --no-print-directory unit
+	@$(MAKE) --no-print-directory notebooks
+	@$(MAKE) --no-print-directory pages
+	@$(MAKE) --no-print-directory seen
+
+live: book  ## serve the book and rebuild it on change
+	@$(PY) -m tools.live
+
+lint: env
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/codespell
+
+unit: env
+	OMP_NUM_THREADS=1 $(PY) -m pytest tests -m "not built" -n 2 $(SHAPES)
+
+notebooks: env
+	DMLIB_STATIC=1 $(PY) -m pytest $(NBVAL) -n 2 --dist loadfile $(CHAPTERS)
+
+pages: env
+	$(PY) -m tools.pages
+
+seen: env
+	$(PY) -m pytest tests -m built
+
+mutants: env  ## seed errors in every formula and see which the checks catch (about an hour)
+	$(PY) -m tools.mutants
+
+clean:  ## remove what was made
+	rm -rf _build .venv *.egg-info .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+env: $(ENV)/.complete
+$(ENV)/.complete: requirements.txt pyproject.toml tools/environment.sh
+	@ENV="$(ENV)" PYTHON="$(PYTHON)" TORCH_INDEX="$(TORCH_INDEX)" bash tools/environment.sh

@@ -1,0 +1,36 @@
+// Hovering or focusing a reference to an equation shows the equation (window.EQUATIONS, written by the build).
+document.addEventListener("DOMContentLoaded", () => {
+  const card = document.createElement("div");
+  card.className = "eq-card";
+  card.setAttribute("role", "tooltip");
+  card.id = "eq-card";
+  card.hidden = true;
+  document.body.append(card);
+  const hide = () => { card.hidden = true; };
+  const show = (link) => {
+    const tex = (window.EQUATIONS || {})[decodeURIComponent(link.hash.slice(1))];
+    if (!tex || !window.MathJax || !MathJax.typesetPromise) return;
+    MathJax.typesetClear([card]);
+    card.textContent = "\\[" + tex + "\\]";
+    card.hidden = false;
+    MathJax.typesetPromise([card]).then(() => {
+      const at = link.getBoundingClientRect();
+      const left = Math.min(at.left, document.documentElement.clientWidth - card.offsetWidth - 8);
+      const above = at.top - card.offsetHeight - 6;
+      card.style.left = Math.max(8, left) + window.scrollX + "px";
+      card.style.top = (above > 0 ? above : at.bottom + 6) + window.scrollY + "px";
+    });
+  };
+  document.querySelectorAll('a[href*="#equation-"]').forEach((link) => {
+    link.setAttribute("aria-describedby", "eq-card");
+    link.addEventListener("mouseenter", () => show(link));
+    link.addEventListener("focus", () => show(link));
+    link.addEventListener("mouseleave", hide);
+    link.addEventListener("blur", hide);
+  });
+  document.addEventListener("keydown", (event) => { if (event.key === "Escape") hide(); });
+  // An equation wider than the page scrolls in its own box, by keyboard too.
+  document.querySelectorAll("div.math, .cell_output, pre").forEach((box) => {
+    if (box.scrollWidth > box.clientWidth) box.tabIndex = 0;
+  });
+});

@@ -1,0 +1,190 @@
+"""What a chapter's set-up cell calls, and the normal form in which chapters are stored.
+
+python -m dmlib.book.notebook normalize FILE...   rewrite in normal form
+python -m dmlib.book.notebook check FILE...       exit 1 and name what is not normal
+python -m dmlib.book.notebook record FILE...      execute, and store the text of the check cells
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import os
+import sys
+import textwrap
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import matplotlib as mpl
+import torch
+
+from dmlib.book import plotting
+from dmlib.checks import require
+
+__all__ = ["CELL_METADATA", "TAGS", "Run", "check", "normalize", "record", "setup", "show"]
+
+TAGS = (
+    "setup",
+    "colab-setup",
+    "check",
+    "nbval-check-output",
+    "hide-input",
+    "hide-output",
+    "hide-cell",
+    "remove-input",
+    "raises-exception",
+    "slow",
+    "gpu",
+)
+CELL_METADATA = ("mystnb", "nbgrader", "tags")
+FIGURE_METADATA = {"figure": {"name", "caption"}, "image": {"alt"}}
+KERNELSPEC = {"display_name": "Python 3", "language": "python", "name": "python3"}
+QUIET = {"OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1", "DMLIB_STATIC": "1"}
+Value = TypeVar("Value")
+
+
+@dataclass(frozen=True)
+class Run:
+    """Where a chapter runs, and how much it may spend."""
+
+    device: str
+    budget: str
+
+    def choose(self, small: Value, full: Value) -> Value:
+        """The value that this run's budget affords."""
+        return full if self.budget == "full" else small
+
+
+def setup(budget: str = "small") -> Run:
+    """Set the style of figures and torch's threads; return where and how large this run is."""
+    require(budget in ("small", "full"), "budget", repr(budget), "'small' or 'full'")
+    _figures_as_svg()
+    mpl.rcParams.update(plotting.STYLE)
+    torch.set_num_threads(min(2, os.cpu_count() or 1))
+    return Run("cuda" if torch.cuda.is_available() else "cpu", budget)
+
+
+def show(fn: Callable[..., Any]) -> None:
+    """Display the source of a function or class as the library holds it."""
+    from IPython.display import display
+
+    source = textwrap.dedent(inspect.getsource(inspect.unwrap(fn))).rstrip()
+    fence = "````" if "```" in source else "```"
+    display({"text/markdown": f"{fence}python\n{source}\n{fence}", "text/plain": source}, raw=True)
+
+
+def _figures_as_svg() -> None:
+    """In Jupyter, show figures as SVG that is the same in every run."""
+    if "IPython" not in sys.modules or sys.modules["IPython"].get_ipython() is None:
+        return
+    from matplotlib_inline.backend_inline import set_matplotlib_formats
+
+    set_matplotlib_formats("svg", metadata={"Date": None})
+
+
+def normalize(book: dict[str, Any]) -> dict[str, Any]:
+    """The normal form of a notebook (its JSON as a dictionary), with the outputs of check cells kept."""
+    cells, ordinal = [], 0
+    for place, cell in enumerate(book["cells"], start=1):
+        lines = [line.rstrip() for line in "".join(cell["source"]).strip("\n").split("\n")]
+        if not any(lines):
+            continue
+        ordinal += cell["cell_type"] == "code"
+        new = {"cell_type": cell["cell_type"], "metadata": _metadata(cell, place), "source": _lines("\n".join(lines))}
+        if cell["cell_type"] == "code":
+            new["outputs"] = _text(cell) if "check" in new["metadata"].get("tags", ()) else []
+            new["execution_count"] = ordinal if new["outputs"] else None
+        cells.append(new)
+    return {"cells": cells, "metadata": {"kernelspec": KERNELSPEC}, "nbformat": 4, "nbformat_minor": 4}
+
+
+def _metadata(cell: dict[str, Any], place: int) -> dict[str, Any]:
+    """Tags from the closed list, in its order; figure names, captions and alt text; nbgrader's data."""
+    require(not cell.get("attachments"), f"cell {place}", "one with attachments", "one without")
+    found = {key: value for key, value in cell["metadata"].items() if key in CELL_METADATA and value}
+    for part, fields in found.get("mystnb", {}).items():
+        allowed = FIGURE_METADATA.get(part, set())
+        ok = isinstance(fields, dict) and fields.keys() <= allowed
+        require(ok, f"mystnb.{part} of cell {place}", fields, "figure with name and caption, or image with alt")
+    tags = set(found.pop("tags", ())) | (
+        {"nbval-check-output"} if "check" in cell["metadata"].get("tags", ()) else set()
+    )
+    require(tags <= set(TAGS), f"the tags of cell {place}", sorted(tags - set(TAGS)), "among " + ", ".join(TAGS))
+    return {**found, **({"tags": sorted(tags, key=TAGS.index)} if tags else {})}
+
+
+def _text(cell: dict[str, Any]) -> list[dict[str, Any]]:
+    """What a cell printed, as one output; nothing else."""
+    text = "".join("".join(out["text"]) for out in cell["outputs"] if out.get("name") == "stdout")
+    return [{"name": "stdout", "output_type": "stream", "text": _lines(text)}] if text else []
+
+
+def _lines(text: str) -> list[str]:
+    return text.splitlines(keepends=True)
+
+
+def _dump(book: dict[str, Any]) -> str:
+    return json.dumps(book, ensure_ascii=False, indent=1, sort_keys=True) + "\n"
+
+
+def check(path: str | Path) -> list[str]:
+    """What keeps a stored notebook from being in normal form, in words; empty if nothing does."""
+    text = Path(path).read_text(encoding="utf-8")
+    try:
+        normal = _dump(normalize(json.loads(text)))
+    except (ValueError, KeyError) as error:
+        return [f"{path}: {error}"]
+    pairs = enumerate(zip([*text.splitlines(), ""], [*normal.splitlines(), ""]), start=1)
+    first = next((f"line {n} is {a.strip()!r}, normal is {b.strip()!r}" for n, (a, b) in pairs if a != b), "its end")
+    return [] if text == normal else [f"{path}: not in normal form: {first}"]
+
+
+def record(path: str | Path) -> float:
+    """Execute a notebook, store what its check cells print, and return the seconds it took."""
+    import nbformat
+    from nbclient import NotebookClient
+
+    path, start = Path(path), time.perf_counter()
+    book = normalize(json.loads(path.read_text(encoding="utf-8")))
+    live = nbformat.reads(_dump(book), as_version=4)
+    resources = {"metadata": {"path": str(path.resolve().parent)}}
+    client = NotebookClient(live, timeout=600, resources=resources)
+    client.extra_arguments = ["--log-level=ERROR"]
+    client.execute(env={**os.environ, **QUIET})
+    for place, (cell, run) in enumerate(zip(book["cells"], live["cells"], strict=True), start=1):
+        outputs = run.get("outputs", [])
+        noise = ["".join(out["text"]) for out in outputs if out.get("name") == "stderr"]
+        require(not noise, f"cell {place} of {path.name}", f"one that wrote to stderr: {noise}", "quiet")
+        if "check" in cell["metadata"].get("tags", ()):
+            ok = bool(outputs) and all(out.get("name") == "stdout" for out in outputs)
+            require(
+                ok, f"check cell {place} of {path.name}", [o["output_type"] for o in outputs], "one that only prints"
+            )
+            cell["outputs"] = outputs
+    path.write_text(_dump(normalize(book)), encoding="utf-8")
+    return time.perf_counter() - start
+
+
+def main(arguments: list[str]) -> int:
+    """Run the command line; return its exit status."""
+    command, paths = (arguments or [""])[0], arguments[1:]
+    if command not in ("normalize", "check", "record") or not paths:
+        print(__doc__)
+        return 2
+    problems: list[str] = []
+    for path in map(Path, paths):
+        if command == "check":
+            problems += check(path)
+        elif command == "record":
+            print(f"{path}: recorded in {record(path):.0f} s")
+        else:
+            path.write_text(_dump(normalize(json.loads(path.read_text(encoding="utf-8")))), encoding="utf-8")
+    print(*problems, sep="\n", end="\n" if problems else "")
+    return 1 if problems else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

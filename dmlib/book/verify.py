@@ -1,0 +1,182 @@
+"""A chapter's ledger: checks that tie its equations to numbers, and that can fail."""
+
+from __future__ import annotations
+
+import contextlib
+import html
+import io
+import json
+import math
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dmlib.checks import require
+
+__all__ = ["CheckFailed", "Ledger", "Report"]
+
+MIME = "application/vnd.dmlib.ledger+json"
+FIELDS = ("label", "claim", "route", "bound")
+
+
+class CheckFailed(AssertionError):
+    """A claim that its numbers do not bear out."""
+
+
+class NotComparable(CheckFailed):
+    """Two sides whose shapes differ, or that are empty: no verdict, so `must_fail` does not count it."""
+
+
+class Ledger:
+    """The checks of one chapter, in the order they ran."""
+
+    def __init__(self, chapter: str) -> None:
+        ok = isinstance(chapter, str) and re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", chapter) is not None
+        require(ok, "chapter", repr(chapter), "a name like '03-elbo'")
+        self.chapter = chapter
+        self._checks: dict[tuple[str, str, str], str] = {}
+
+    def close(self, label: str, actual: Any, expected: Any, *, atol: float, claim: str) -> None:
+        """Pass if the largest absolute difference is at most `atol`; shapes must be equal."""
+        _require_text(label, claim)
+        _require_tolerance("atol", atol)
+        a, b = _tensor("actual", actual), _tensor("expected", expected)
+        _require_same_shape(label, claim, a, b)
+        error = (a - b).abs().max().item()
+        finite = bool(torch.isfinite(a).all() and torch.isfinite(b).all())
+        self._settle(finite and error <= atol, "close", label, claim, f"|diff| <= {atol:g}", f"|diff| = {error:.3g}")
+
+    def bound(self, label: str, lower: Any, upper: Any, *, slack: float = 0.0, claim: str) -> None:
+        """Pass if lower <= upper + slack in every entry; shapes are equal, or one side is a Python number."""
+        _require_text(label, claim)
+        _require_tolerance("slack", slack)
+        a, b = _tensor("lower", lower), _tensor("upper", upper)
+        if not isinstance(lower, (int, float)) and not isinstance(upper, (int, float)):
+            _require_same_shape(label, claim, a, b)
+        _require_entries(label, claim, a, b)
+        excess = (a - b).max().item()
+        finite = bool(torch.isfinite(a).all() and torch.isfinite(b).all())
+        rule = "lower <= upper" + (f" + {slack:g}" if slack else "")
+        self._settle(finite and excess <= slack, "bound", label, claim, rule, f"lower - upper = {excess:.3g}")
+
+    def monte_carlo(self, label: str, draws: Any, expected: Any, *, z: float = 4.5, claim: str) -> None:
+        """Pass if the mean of draws[N, ...] is within `z` of its standard errors of `expected`, in every entry.
+
+        An entry that never varies must equal `expected` to 1e-12.
+        """
+        _require_text(label, claim)
+        require(isinstance(z, (int, float)) and math.isfinite(z) and z > 0, "z", z, "a positive number")
+        x, mu = _tensor("draws", draws), _tensor("expected", expected)
+        n = x.shape[0] if x.dim() else 0
+        require(n >= 100, "the number of draws", n, "at least 100")
+        _require_same_shape(label, claim, x[0], mu)
+        constant = x.amax(0) == x.amin(0)
+        unit = torch.where(constant, torch.full_like(mu, 1e-12 / z), x.std(0) / math.sqrt(n))
+        score = ((x.mean(0) - mu).abs() / unit).max().item()
+        finite = bool(torch.isfinite(x).all() and torch.isfinite(mu).all())
+        rule = f"|z| <= {z:g}, N = {n}"
+        self._settle(finite and score <= z, "monte_carlo", label, claim, rule, f"|z| = {score:.3g}")
+
+    def must_fail(self, label: str, fn: Callable[[], object], *, claim: str) -> None:
+        """Pass if the wrong check that `fn` runs on this ledger raises CheckFailed; nothing else is recorded."""
+        _require_text(label, claim)
+        before = dict(self._checks)
+        rejected = False
+        try:
+            with contextlib.redirect_stdout(io.StringIO()):
+                fn()
+        except NotComparable:
+            raise
+        except CheckFailed:
+            rejected = True
+        finally:
+            self._checks = before
+        self._settle(rejected, "must_fail", label, f"rejected: {claim}", "must fail", "the wrong check passed")
+
+    def report(self) -> Report:
+        """A table of the checks that passed, and their data for the book's ledger."""
+        return Report(self._data())
+
+    def save(self, path: str | Path) -> None:
+        """Write the checks that passed as JSON."""
+        Path(path).write_text(json.dumps(self._data(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+    def _data(self) -> dict[str, Any]:
+        rows = [dict(zip(FIELDS, (*key, bound))) for key, bound in self._checks.items()]
+        return {"chapter": self.chapter, "checks": rows}
+
+    def _settle(self, ok: bool, route: str, label: str, claim: str, bound: str, measured: str) -> None:
+        """Record and print a pass, or raise; a check that runs again replaces its earlier entry."""
+        key = (label, claim, route)
+        self._checks.pop(key, None)
+        if not ok:
+            raise CheckFailed(f"{label}: {claim}: {measured}; it must be: {bound}")
+        self._checks[key] = bound
+        print(f"PASS {label}  {claim}  [{bound}]")
+
+
+class Report:
+    """A ledger as a table: text, HTML, and data for the appendix."""
+
+    def __init__(self, data: dict[str, Any]) -> None:
+        self.data = data
+
+    def __repr__(self) -> str:
+        rows = [list(FIELDS), *([check[f] for f in FIELDS] for check in self.data["checks"])]
+        widths = [max(len(row[i]) for row in rows) for i in range(len(FIELDS))]
+        return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(row, widths)).rstrip() for row in rows)
+
+    def _repr_html_(self) -> str:
+        head = "".join(f'<th scope="col">{name}</th>' for name in FIELDS)
+        rows = "".join(
+            f'<tr><td><a href="#equation-{check["label"]}">{check["label"]}</a></td>'
+            + "".join(f"<td>{html.escape(check[name])}</td>" for name in FIELDS[1:])
+            + "</tr>"
+            for check in self.data["checks"]
+        )
+        return (
+            '<div class="dm-ledger" role="region" tabindex="0" aria-label="Checks of this chapter" '
+            f'style="overflow-x:auto"><table class="dataframe"><thead><tr>{head}</tr></thead>'
+            f"<tbody>{rows}</tbody></table></div>"
+        )
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
+        return {"text/plain": repr(self), "text/html": self._repr_html_(), MIME: self.data}
+
+
+def _require_text(label: str, claim: str) -> None:
+    ok = isinstance(label, str) and re.fullmatch(r"eq-[a-z0-9]+(-[a-z0-9]+)*", label) is not None
+    require(ok, "label", repr(label), "an equation label such as 'eq-posterior-mean'")
+    ok = isinstance(claim, str) and claim.strip() == claim != "" and "\n" not in claim
+    require(ok, "claim", repr(claim), "one line of words")
+
+
+def _require_tolerance(name: str, value: float) -> None:
+    ok = isinstance(value, (int, float)) and math.isfinite(value) and value >= 0
+    require(ok, name, value, "a finite number, 0 or larger")
+
+
+def _tensor(name: str, x: Any) -> Tensor:
+    """Anything numeric as a float64 tensor on the CPU."""
+    try:
+        x = torch.as_tensor(x).detach().cpu()
+    except (TypeError, ValueError, RuntimeError):
+        raise ValueError(f"{name} was {type(x).__name__}; it must be numbers") from None
+    require(not x.is_complex(), f"the dtype of {name}", x.dtype, "real")
+    return x.double()
+
+
+def _require_entries(label: str, claim: str, a: Tensor, b: Tensor) -> None:
+    if not (a.numel() and b.numel()):
+        raise NotComparable(f"{label}: {claim}: the sides have no entries; they must have at least one")
+
+
+def _require_same_shape(label: str, claim: str, a: Tensor, b: Tensor) -> None:
+    if a.shape != b.shape:
+        shapes = f"{tuple(a.shape)} and {tuple(b.shape)}"
+        raise NotComparable(f"{label}: {claim}: the shapes were {shapes}; they must be equal")
+    _require_entries(label, claim, a, b)

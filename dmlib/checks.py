@@ -1,0 +1,69 @@
+"""What every room stands on: shape annotations, and errors with three parts.
+
+Shapes, dtypes and names are checked always. Values are read only from CPU tensors outside compilation,
+so that a check never makes an accelerator wait.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+try:  # Shape annotations are enforced in the tests alone; where jaxtyping is absent they are mere names.
+    from jaxtyping import Float, Int64, UInt8
+except ModuleNotFoundError:
+    Float = Int64 = UInt8 = Any
+
+__all__ = ["Float", "Int64", "Tensor", "UInt8"]
+
+
+def require(ok: bool, name: str, was: object, must: str) -> None:
+    """Raise a ValueError that names the argument, what it was and what it must be."""
+    if not ok:
+        raise ValueError(f"{name} was {was}; it must be {must}")
+
+
+def values_readable(*tensors: Tensor) -> bool:
+    """Whether reading values costs no synchronization: CPU tensors, outside compilation."""
+    return not torch.compiler.is_compiling() and all(t.device.type == "cpu" for t in tensors)
+
+
+def require_all(mask: Tensor, name: str, x: Tensor, must: str) -> None:
+    """Like `require`, on each entry of `x` where its values are readable; names the first bad one."""
+    if values_readable(mask) and not mask.all():
+        bad = x[~mask].flatten()[0].item() if mask.shape == x.shape else "not so"
+        raise ValueError(f"{name} was {bad}; it must be {must}")
+
+
+def require_float(x: Tensor, name: str) -> None:
+    """Raise unless `x` is a floating-point tensor of finite values."""
+    require(isinstance(x, Tensor), name, type(x).__name__, "a tensor")
+    require(x.is_floating_point(), f"the dtype of {name}", x.dtype, "a floating-point dtype")
+    if values_readable(x):
+        require_all(torch.isfinite(x), name, x, "finite")
+
+
+def require_like(x: Tensor, name: str, like: Tensor, like_name: str) -> None:
+    """Raise unless `x` has the shape and dtype of `like`: nothing broadcasts or promotes silently."""
+    require_float(x, name)
+    require(x.shape == like.shape, f"the shape of {name}", tuple(x.shape), f"{tuple(like.shape)}, that of {like_name}")
+    require(x.dtype == like.dtype, f"the dtype of {name}", x.dtype, f"{like.dtype}, that of {like_name}")
+
+
+def require_shape(x: Tensor, name: str, *shape: int | None) -> None:
+    """Raise unless `x` has this shape; None stands for any size."""
+    ok = isinstance(x, Tensor) and x.dim() == len(shape) and all(n is None or n == m for n, m in zip(shape, x.shape))
+    was = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
+    require(ok, f"the shape of {name}", was, "(" + ", ".join("any" if n is None else str(n) for n in shape) + ")")
+
+
+def per_example(x: Tensor) -> Tensor:
+    """Sum [B, *event] over the event: [B]."""
+    return x.reshape(x.shape[0], -1).sum(1)
+
+
+def pad_to(a: Tensor, like: Tensor) -> Tensor:
+    """View [B] as [B, 1, .., 1] with as many dimensions as `like`."""
+    return a.reshape(-1, *[1] * (like.dim() - 1))

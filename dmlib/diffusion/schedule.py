@@ -1,0 +1,106 @@
+"""Noise schedules: how much of the data is left at each time t = 0..T.
+
+The array's index is the paper's index: `alpha_bar[t]` belongs to time t, `alpha_bar[0] = 1` is the data.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+
+from dmlib.checks import Float, Tensor, pad_to, require, require_all, require_float, require_shape
+
+
+@dataclass(frozen=True, eq=False)
+class NoiseSchedule:
+    """The variance-preserving schedule with the given alpha_bar, [T+1] in float64 on the CPU.
+
+    Raises unless alpha_bar starts at exactly 1, strictly decreases and stays above 0.
+    """
+
+    alpha_bar: Tensor
+
+    def __post_init__(self) -> None:
+        alpha_bar = self.alpha_bar
+        require_shape(alpha_bar, "alpha_bar", None)
+        require(len(alpha_bar) >= 2, "the length of alpha_bar", len(alpha_bar), "T + 1 with T of at least 1")
+        require(alpha_bar.dtype == torch.float64, "the dtype of alpha_bar", alpha_bar.dtype, "torch.float64")
+        require(alpha_bar.device.type == "cpu", "the device of alpha_bar", alpha_bar.device, "the CPU")
+        require_float(alpha_bar, "alpha_bar")
+        require(alpha_bar[0].item() == 1, "alpha_bar[0]", alpha_bar[0].item(), "exactly 1, the data")
+        require_all(alpha_bar > 0, "alpha_bar", alpha_bar, "in (0, 1]")
+        require_all(alpha_bar.diff() < 0, "a step of alpha_bar", alpha_bar.diff(), "negative: it strictly decreases")
+
+    @property
+    def T(self) -> int:
+        """The number of steps."""
+        return len(self.alpha_bar) - 1
+
+    @cached_property
+    def alpha(self) -> Float[Tensor, " times"]:
+        """The share of variance that step t keeps; 1 at t = 0."""
+        return torch.cat([self.alpha_bar[:1], self.alpha_bar[1:] / self.alpha_bar[:-1]])
+
+    @cached_property
+    def beta(self) -> Float[Tensor, " times"]:
+        """The variance that step t adds; 0 at t = 0."""
+        before = torch.cat([self.alpha_bar[:1], self.alpha_bar[:-1]])
+        return (before - self.alpha_bar) / before  # no cancellation, unlike 1 - alpha
+
+    @cached_property
+    def snr(self) -> Float[Tensor, " times"]:
+        """The signal-to-noise ratio at t; infinite at t = 0. Eq. [eq-snr]."""
+        return self.alpha_bar / (1 - self.alpha_bar)
+
+    @cached_property
+    def log_snr(self) -> Float[Tensor, " times"]:
+        """The logarithm of the signal-to-noise ratio; infinite at t = 0. Eq. [eq-snr]."""
+        return self.alpha_bar.log() - torch.log1p(-self.alpha_bar)
+
+    def check(self, t: Tensor, like: Tensor, name: str = "t", first: int = 1) -> None:
+        """Raise unless `t` is int64, one entry for each example of `like`, in first..T."""
+        require(like.dim() >= 1, "the number of dimensions of the data", 0, "at least 1, the batch")
+        require_shape(t, name, like.shape[0])
+        require(t.dtype == torch.int64, f"the dtype of {name}", t.dtype, "torch.int64")
+        require(t.device == like.device, f"the device of {name}", t.device, f"{like.device}, that of the data")
+        require_all((t >= first) & (t <= self.T), name, t, f"in {first}..{self.T}")
+
+    def at(self, table: Tensor, t: Tensor, like: Tensor, dtype: torch.dtype | None = None) -> Float[Tensor, "B *ones"]:
+        """The entries of a table [T+1] at times t [B] in 0..T, as [B, 1, .., 1] to multiply `like`.
+
+        The table is cast to the dtype of `like` (or to `dtype`) and moved to its device, then gathered.
+        """
+        require_shape(table, "table", self.T + 1)
+        self.check(t, like, first=0)
+        table = table.to(dtype or like.dtype).to(like.device, non_blocking=True)
+        return pad_to(table[t], like)
+
+
+def from_betas(beta: Tensor) -> NoiseSchedule:
+    """The schedule whose steps t = 1..T add the variances `beta`, [T] in float64, each in (0, 1)."""
+    require_shape(beta, "beta", None)
+    require(beta.dtype == torch.float64, "the dtype of beta", beta.dtype, "torch.float64")
+    require_all((beta > 0) & (beta < 1), "beta", beta, "in (0, 1)")
+    return NoiseSchedule(torch.cat([beta.new_ones(1), (1 - beta).cumprod(0)]))
+
+
+def linear(T: int, beta_1: float = 1e-4, beta_T: float = 0.02) -> NoiseSchedule:
+    """The schedule whose beta grows linearly from beta_1 to beta_T [Ho2020]."""
+    require(isinstance(T, int) and T >= 1, "T", T, "an integer of at least 1")
+    return from_betas(torch.linspace(beta_1, beta_T, T, dtype=torch.float64))
+
+
+def cosine(T: int, s: float = 0.008, max_beta: float = 0.999) -> NoiseSchedule:
+    """The schedule whose alpha_bar follows a squared cosine [Nichol2021].
+
+    `s` keeps the first steps from being too small; `max_beta` keeps the last ones from erasing all signal.
+    """
+    require(isinstance(T, int) and T >= 1, "T", T, "an integer of at least 1")
+    require(s >= 0 and math.isfinite(s), "s", s, "finite and at least 0")
+    require(0 < max_beta < 1, "max_beta", max_beta, "in (0, 1)")
+    angle = (torch.arange(T + 1, dtype=torch.float64) / T + s) / (1 + s) * math.pi / 2
+    target = angle.cos().square()
+    return from_betas((1 - target[1:] / target[:-1]).clamp(max=max_beta))

@@ -1,0 +1,125 @@
+"""The variational autoencoder: a learned encoder, a learned decoder, one bound on the evidence."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+from dmlib.checks import Float, Tensor, require, require_float, require_like, require_shape
+from dmlib.probability import elbo, gaussian, likelihoods
+from dmlib.probability.elbo import ElboTerms
+from dmlib.probability.gaussian import Gaussian
+
+
+class VAE(nn.Module):
+    """A latent-variable model of x with a standard normal prior [Kingma2014], [Rezende2014].
+
+    encoder(x) gives (mean, log_var), each [B,K]; decoder(z [N,K]) gives the tuple of the likelihood's parameters;
+    likelihood(*parameters, x) gives [N]. x is what the likelihood takes: the encoder scales it.
+    An encoder that says its `latent_dim` K lets `sample` work before any x was seen.
+    """
+
+    def __init__(self, encoder: Callable, decoder: Callable, likelihood: Callable) -> None:
+        super().__init__()
+        self.encoder, self.decoder, self.likelihood = encoder, decoder, likelihood
+        self.register_buffer("_no_codes", None, persistent=False)  # [0, K]: the codes' width, dtype and device
+        if hasattr(encoder, "latent_dim"):
+            self._no_codes = next(encoder.parameters(), torch.empty(0)).new_empty(0, encoder.latent_dim)
+
+    def q(self, x: Tensor) -> Gaussian:
+        """The approximate posterior of z given x, [B,K]."""
+        mean, log_var = self.encoder(x)
+        require_float(mean, "the encoder's mean")
+        require_shape(mean, "the encoder's mean", x.shape[0], None)
+        require_like(log_var, "the encoder's log-variance", mean, "its mean")
+        if self._no_codes is None:
+            self._no_codes = mean.new_empty(0, mean.shape[1])
+        return Gaussian(mean, log_var.exp())
+
+    def draw(self, x: Tensor, *, generator: torch.Generator, samples: int = 1) -> tuple[Float[Tensor, "S B K"]]:
+        """The standard normal noise that the bounds on x take.
+
+        Encodes x once, without gradient, if K is not known yet.
+        """
+        require(isinstance(samples, int) and samples >= 1, "samples", samples, "an integer of at least 1")
+        if self._no_codes is None:
+            with torch.no_grad():
+                self.q(x)
+        return (self._normal(samples, x.shape[0], generator=generator),)
+
+    def log_weights(self, x: Tensor, noise: Tensor) -> Float[Tensor, "S B"]:
+        """The log-weights log p(x, z) - log q(z given x) of S reparameterized codes, in nats.
+
+        Eq. [eq-reparameterize].
+        """
+        q, z, log_lik = self._codes(x, noise)
+        flat = z.flatten(0, 1)
+        q_flat = Gaussian(q.mean.expand_as(z).flatten(0, 1), q.var.expand_as(z).flatten(0, 1))
+        log_ratio = gaussian.log_prob(gaussian.standard(flat), flat) - gaussian.log_prob(q_flat, flat)
+        return log_lik + log_ratio.view_as(log_lik)
+
+    def elbo(self, x: Tensor, noise: Tensor, estimator: str = "b") -> Float[Tensor, " B"]:
+        """An unbiased estimate of the evidence lower bound, in nats.
+
+        "a" averages log-weights, Eq. [eq-sgvb-a]; "b" takes the KL to the prior in closed form, Eq. [eq-sgvb-b].
+        """
+        require(estimator in ("a", "b"), "estimator", repr(estimator), "'a' or 'b'")
+        if estimator == "a":
+            return elbo.sgvb_a(self.log_weights(x, noise))
+        q, _, log_lik = self._codes(x, noise)
+        return elbo.sgvb_b(log_lik, gaussian.kl(q, gaussian.standard(q.mean)))
+
+    def elbo_terms(self, x: Tensor, noise: Tensor) -> ElboTerms:
+        """The bound in its two terms, reconstruction and prior, in nats; there are no transitions.
+
+        Eq. [eq-elbo-two-terms].
+        """
+        q, _, log_lik = self._codes(x, noise)
+        prior = gaussian.kl(q, gaussian.standard(q.mean))
+        return ElboTerms(log_lik.mean(0), prior, prior.new_zeros(len(prior), 0))
+
+    def iwae(self, x: Tensor, noise: Tensor) -> Float[Tensor, " B"]:
+        """The importance-weighted bound of S codes, in nats: tighter as S grows [Burda2016].
+
+        Eq. [eq-iwae].
+        """
+        return elbo.iwae(self.log_weights(x, noise))
+
+    @torch.no_grad()
+    def sample(self, n: int, *, generator: torch.Generator, mean: bool = False) -> Tensor:
+        """n draws of x from the model, or, with `mean`, the mean of x given each drawn code.
+
+        Raises where K is unknown: the encoder has no `latent_dim` and has encoded nothing yet.
+        """
+        require(isinstance(n, int) and n >= 1, "n", n, "an integer of at least 1")
+        require(self._no_codes is not None, "the latent dimension", "unknown", "the encoder's attribute latent_dim")
+        parameters = self._decode(self._normal(n, generator=generator))
+        if mean:
+            return likelihoods.mean(self.likelihood, *parameters)
+        return likelihoods.draw(self.likelihood, *parameters, generator=generator)
+
+    def _codes(self, x: Tensor, noise: Tensor) -> tuple[Gaussian, Tensor, Tensor]:
+        """q(z given x), S codes drawn from it [S,B,K] and their log-likelihoods [S,B]."""
+        q = self.q(x)
+        require_float(noise, "noise")
+        require_shape(noise, "noise", None, *q.mean.shape)
+        require(len(noise) > 0, "the number of samples of noise", 0, "at least 1")
+        require(noise.dtype == q.mean.dtype, "the dtype of noise", noise.dtype, f"{q.mean.dtype}, the encoder's")
+        z = q.mean + q.var.sqrt() * noise  # [S, B, K]
+        repeated = x.expand(len(z), *x.shape).flatten(0, 1)
+        log_lik = self.likelihood(*self._decode(z.flatten(0, 1)), repeated)
+        require_shape(log_lik, "the log-likelihood", len(repeated))
+        return q, z, log_lik.view(z.shape[:2])
+
+    def _decode(self, z: Tensor) -> tuple[Tensor, ...]:
+        """The likelihood's parameters for each code, z [N,K]."""
+        parameters = self.decoder(z)
+        require(isinstance(parameters, tuple), "the decoder's output", type(parameters).__name__, "a tuple of tensors")
+        return parameters
+
+    def _normal(self, *shape: int, generator: torch.Generator) -> Tensor:
+        """Standard normal codes, [*shape, K]."""
+        like = self._no_codes
+        return torch.randn(*shape, like.shape[1], generator=generator, dtype=like.dtype, device=like.device)

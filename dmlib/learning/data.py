@@ -1,0 +1,89 @@
+"""Small data sets that need no download: 8 x 8 digits and distributions in the plane."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+
+import torch
+
+from dmlib.checks import Float, Int64, Tensor, UInt8, require
+
+DIGIT_LEVELS = 17
+SPLITS = {"train": slice(0, 1200), "validation": slice(1200, 1400), "test": slice(1400, 1797)}
+
+
+def digits(split: str) -> UInt8[Tensor, "N 1 8 8"]:
+    """The 8 x 8 handwritten digits of one split, as integer levels 0..16.
+
+    "train" has 1200 images, "validation" 200, "test" 397: cut from one fixed permutation of the 1797
+    images that scikit-learn ships. Train and validation together are the 1400 images not used for testing.
+    """
+    images, _ = _split(split)
+    return images
+
+
+def digit_labels(split: str) -> Int64[Tensor, "N"]:
+    """The digit 0..9 that each image of `digits(split)` shows, in the same order."""
+    _, labels = _split(split)
+    return labels
+
+
+def _split(split: str) -> tuple[Tensor, Tensor]:
+    require(split in SPLITS, "split", repr(split), f"one of {', '.join(SPLITS)}")
+    from sklearn.datasets import load_digits  # Slow to import, and needed here alone.
+
+    source = load_digits()
+    rows = _permutation(len(source.images))[SPLITS[split]]
+    images = torch.from_numpy(source.images).to(torch.uint8).unsqueeze(1)
+    return images[rows], torch.from_numpy(source.target).to(torch.int64)[rows]
+
+
+def _permutation(n: int) -> Tensor:
+    """The order of 0..n-1 by the hash of each index: no version of any library can change it."""
+    return torch.tensor(sorted(range(n), key=lambda i: hashlib.sha256(str(i).encode()).digest()))
+
+
+def two_moons(n: int, *, generator: torch.Generator) -> Float[Tensor, "n 2"]:
+    """Points of two interleaved half circles; mean 0, unit variance on average over the two coordinates."""
+    angle = math.pi * _uniform(n, generator)
+    circle = _on_circle(angle)
+    lower = _uniform(n, generator).unsqueeze(1) < 0.5
+    moons = torch.where(lower, torch.tensor([1.0, 0.5], device=circle.device) - circle, circle)
+    return _standardize(moons, mean=(0.5, 0.25), std=0.7122, noise=0.1, generator=generator)
+
+
+def eight_gaussians(n: int, *, generator: torch.Generator) -> Float[Tensor, "n 2"]:
+    """Points of eight narrow bells on a circle; mean 0, unit variance in each coordinate."""
+    angle = 2 * math.pi / 8 * torch.floor(8 * _uniform(n, generator))
+    return _standardize(_on_circle(angle), mean=(0.0, 0.0), std=0.7106, noise=0.07, generator=generator)
+
+
+def spiral(n: int, *, generator: torch.Generator) -> Float[Tensor, "n 2"]:
+    """Points of a spiral of one and a half turns; mean 0, unit variance on average over the two coordinates."""
+    angle = 1.5 * math.pi * (1 + 2 * _uniform(n, generator))
+    arm = angle.unsqueeze(1) * _on_circle(angle)
+    return _standardize(arm, mean=(2.0, 2 / (3 * math.pi)), std=6.796, noise=0.3, generator=generator)
+
+
+def checkerboard(n: int, *, generator: torch.Generator) -> Float[Tensor, "n 2"]:
+    """Points uniform on the eight dark squares of a 4 x 4 board; mean 0, unit variance in each coordinate."""
+    x = 4 * _uniform(n, generator)
+    row = 2 * torch.floor(2 * _uniform(n, generator)) + torch.floor(x) % 2
+    board = torch.stack([x, row + _uniform(n, generator)], 1)
+    return _standardize(board, mean=(2.0, 2.0), std=math.sqrt(4 / 3), noise=0.0, generator=generator)
+
+
+def _uniform(n: int, generator: torch.Generator) -> Tensor:
+    require(isinstance(n, int) and n >= 1, "n", n, "an integer, 1 or more")
+    return torch.rand(n, generator=generator, device=generator.device)
+
+
+def _on_circle(angle: Tensor) -> Tensor:
+    return torch.stack([angle.cos(), angle.sin()], 1)
+
+
+def _standardize(points: Tensor, *, mean: tuple, std: float, noise: float, generator: torch.Generator) -> Tensor:
+    """Noise added, then the distribution's own mean and root mean variance taken out."""
+    noisy = points + noise * torch.randn(points.shape, generator=generator, device=points.device)
+    return (noisy - torch.tensor(mean, device=points.device)) / std

@@ -1,0 +1,167 @@
+"""Linear-Gaussian latent-variable models, whose evidence and posterior are exact.
+
+`log_evidence` and `posterior` serve both models: the one-layer `LinearGaussian` and the `LinearChain`.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch.linalg import cholesky, solve_triangular
+
+from dmlib.checks import Float, Tensor, require, require_all, require_float, require_shape
+from dmlib.probability import gaussian, multivariate
+from dmlib.probability.gaussian import Gaussian
+from dmlib.probability.multivariate import MVN
+
+
+@dataclass(frozen=True, eq=False)
+class LinearGaussian:
+    """z ~ N(0, I) over R^K and x = W z + b + noise over R^D, the noise of variance var.
+
+    Probabilistic principal components [Tipping1999]; Eq. [eq-linear-gaussian].
+    """
+
+    W: Tensor  # [D, K]
+    b: Tensor  # [D]
+    var: Tensor  # []
+
+    def __post_init__(self) -> None:
+        _require_parameters(self.W, "W", self.b, self.var)
+        require_shape(self.W, "W", None, None)
+        require_shape(self.b, "b", self.W.shape[0])
+        require_shape(self.var, "var")
+
+
+@dataclass(frozen=True, eq=False)
+class LinearChain:
+    """x_0 ~ N(0, I) over R^D and x_t = A_t x_{t-1} + b_t + noise for t = 1..T.
+
+    A[t-1], b[t-1], var[t-1] make step t. x_0..x_{T-1} are hidden, x_T is observed.
+    """
+
+    A: Tensor  # [T, D, D]
+    b: Tensor  # [T, D]
+    var: Tensor  # [T]
+
+    def __post_init__(self) -> None:
+        _require_parameters(self.A, "A", self.b, self.var)
+        require_shape(self.b, "b", None, None)
+        steps, size = self.b.shape
+        require(steps > 0 and size > 0, "the shape of b", (steps, size), "(T, D) with T, D >= 1")
+        require_shape(self.A, "A", steps, size, size)
+        require_shape(self.var, "var", steps)
+
+
+def sample(
+    m: LinearGaussian, n: int, *, generator: torch.Generator
+) -> tuple[Float[Tensor, "{n} K"], Float[Tensor, "{n} D"]]:
+    """n draws (z, x) of the model: first the latents, then what they cause."""
+    draw = {"generator": generator, "dtype": m.W.dtype, "device": m.W.device}
+    z = torch.randn(n, m.W.shape[1], **draw)
+    return z, z @ m.W.mT + m.b + m.var.sqrt() * torch.randn(n, m.W.shape[0], **draw)
+
+
+def log_evidence(m: LinearGaussian | LinearChain, x: Tensor) -> Float[Tensor, " B"]:
+    """The log-density of what is observed, all latents integrated out.
+
+    x [B, D] is the observation of a LinearGaussian, the last state x_T of a LinearChain.
+    In nats. Eq. [eq-linear-gaussian].
+    """
+    _require_data(m, x)
+    if isinstance(m, LinearChain):
+        return multivariate.log_prob(multivariate.marginal(_states(m), _observed(m)), x)
+    identity = torch.eye(len(m.b), dtype=x.dtype, device=x.device)
+    return multivariate.log_prob(MVN(m.b, m.W @ m.W.mT + m.var * identity), x)
+
+
+def posterior(
+    m: LinearGaussian | LinearChain, x: Tensor
+) -> tuple[Float[Tensor, "B latent"], Float[Tensor, "latent latent"]]:
+    """The mean of the latents given each x, and their common covariance.
+
+    For a LinearGaussian the latents are z [K]; for a LinearChain all hidden states in time order,
+    x_0..x_{T-1} as one vector [T D], given x_T. Eq. [eq-linear-gaussian-posterior].
+    """
+    _require_data(m, x)
+    if isinstance(m, LinearChain):
+        return multivariate.condition(_states(m), _observed(m), x)
+    factor = cholesky(_precision(m))
+    mean = torch.cholesky_solve(m.W.mT @ (x - m.b).mT / m.var, factor).mT
+    return mean, torch.cholesky_inverse(factor)
+
+
+def elbo(m: LinearGaussian, x: Tensor, q: Gaussian) -> Float[Tensor, " B"]:
+    """The evidence lower bound of each x under the encoder q [B, K], exactly.
+
+    In nats. Eq. [eq-elbo-two-terms].
+    """
+    _require_data(m, x)
+    _require_encoder(m, x, q)
+    residual = ((x - m.b - q.mean @ m.W.mT) ** 2).sum(1) + q.var @ (m.W**2).sum(0)
+    reconstruction = -0.5 * (residual / m.var + len(m.b) * torch.log(2 * math.pi * m.var))
+    return reconstruction - gaussian.kl(q, gaussian.standard(q.mean))
+
+
+def gap(m: LinearGaussian, x: Tensor, q: Gaussian) -> Float[Tensor, " B"]:
+    """The divergence of the encoder q [B, K] from the true posterior.
+
+    It is what the bound lacks of the evidence, in nats. Eq. [eq-elbo-gap].
+    """
+    _require_data(m, x)
+    _require_encoder(m, x, q)
+    precision = _precision(m)
+    factor = cholesky(precision)
+    quadratic = (((q.mean - posterior(m, x)[0]) @ factor) ** 2).sum(1) + q.var @ precision.diagonal()
+    return 0.5 * (quadratic - q.var.log().sum(1) - len(precision)) - factor.diagonal().log().sum()
+
+
+def mean_field_posterior(m: LinearGaussian, x: Tensor) -> Gaussian:
+    """The diagonal Gaussian nearest to the posterior in KL(q || posterior), [B, K].
+
+    It keeps the posterior's mean and inverts the diagonal of its precision. Eq. [eq-mean-field].
+    """
+    mean, _ = posterior(m, x)
+    return Gaussian(mean, (1 / _precision(m).diagonal()).expand_as(mean))
+
+
+def _precision(m: LinearGaussian) -> Tensor:
+    """The inverse of the posterior's covariance: [K, K]."""
+    return torch.eye(m.W.shape[1], dtype=m.W.dtype, device=m.W.device) + m.W.mT @ m.W / m.var
+
+
+def _states(m: LinearChain) -> MVN:
+    """The joint law of x_0..x_T, as one vector [(T + 1) D]."""
+    identity = torch.eye(m.b.shape[1], dtype=m.b.dtype, device=m.b.device)
+    states = MVN(torch.zeros_like(m.b[0]), identity)
+    for A, b, var in zip(m.A, m.b, m.var):
+        earlier = A.new_zeros(len(b), len(states.mean) - len(b))
+        states = multivariate.joint(states, torch.cat([earlier, A], 1), b, var * identity)
+    return states
+
+
+def _observed(m: LinearChain) -> range:
+    steps, size = m.b.shape
+    return range(steps * size, (steps + 1) * size)
+
+
+def _require_parameters(matrix: Tensor, name: str, b: Tensor, var: Tensor) -> None:
+    for value, label in ((matrix, name), (b, "b"), (var, "var")):
+        require_float(value, label)
+        require(value.dtype == b.dtype, f"the dtype of {label}", value.dtype, f"{b.dtype}, that of b")
+    require_all(var > 0, "var", var, "> 0")
+
+
+def _require_data(m: LinearGaussian | LinearChain, x: Tensor) -> None:
+    require_float(x, "x")
+    require_shape(x, "x", None, m.b.shape[-1])
+    require(x.dtype == m.b.dtype, "the dtype of x", x.dtype, f"{m.b.dtype}, that of the model")
+
+
+def _require_encoder(m: LinearGaussian, x: Tensor, q: Gaussian) -> None:
+    require_float(q.mean, "q.mean")
+    require_shape(q.mean, "q.mean", x.shape[0], m.W.shape[1])
+    require(q.mean.dtype == x.dtype, "the dtype of q.mean", q.mean.dtype, f"{x.dtype}, that of x")
+    gaussian.kl(q, q)  # raises where q is no proper Gaussian

@@ -1,0 +1,140 @@
+"""The built pages: links, pictures, weight, and every equation with its check."""
+
+from __future__ import annotations
+
+import functools
+import json
+import re
+from urllib.parse import unquote, urlsplit
+
+import nbformat
+import pytest
+from bs4 import BeautifulSoup
+from conftest import HTML, ROOT
+
+from tools import appendices, execute
+
+pytestmark = pytest.mark.built
+PAGES = execute.pages()
+LABEL = re.compile(r"^\$\$ \((eq-[\w-]+)\)|^:label: (eq-[\w-]+)", re.MULTILINE)
+STATUSES = {"checked", "corrected", "cited only", "later"}
+THEIR_IDS = {"exercise-content", "solution-content"}  # sphinx-exercise gives every exercise the same id
+
+
+@functools.cache
+def soup(name: str) -> BeautifulSoup:
+    return BeautifulSoup((HTML / name).read_text("utf8"), "html.parser")
+
+
+def built() -> list[str]:
+    return sorted(f.relative_to(HTML).as_posix() for f in HTML.rglob("*.html") if "_static" not in f.parts)
+
+
+def labels() -> dict[str, list[str]]:
+    """Equation labels of each page, from its source."""
+    found = {}
+    for page in PAGES:
+        if (path := ROOT / f"{page}.ipynb").exists():
+            text = "\n".join(c.source for c in nbformat.read(path, 4).cells if c.cell_type == "markdown")
+        elif (path := ROOT / f"{page}.md").exists():
+            text = path.read_text("utf8")
+        else:
+            continue  # made by the build
+        found[page] = ["".join(pair) for pair in LABEL.findall(text)]
+    return found
+
+
+def checks() -> dict[str, list[dict]]:
+    kept = {p.stem: json.loads(execute.kept(p).read_text("utf8")) for p in execute.notebooks()}
+    return appendices.ledgers(kept)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_page_is_there_and_light(page):
+    assert (HTML / f"{page}.html").stat().st_size < 2_000_000
+
+
+def test_links_lead_somewhere():
+    ids = {name: {tag["id"] for tag in soup(name).find_all(id=True)} for name in built()}
+    bad = []
+    for name in built():
+        for tag in soup(name).find_all(["a", "link", "script", "img", "source", "iframe"]):
+            link = urlsplit(tag.get("href") or tag.get("src") or "")
+            if link.scheme or link.netloc or not (link.path or link.fragment):
+                continue
+            target = (HTML / name).parent.joinpath(unquote(link.path)).resolve() if link.path else HTML / name
+            if not target.exists():
+                bad.append(f"{name}: {link.geturl()}")
+            elif link.fragment and target.suffix == ".html":
+                if unquote(link.fragment) not in ids[target.relative_to(HTML).as_posix()]:
+                    bad.append(f"{name}: {link.geturl()}")
+    assert not bad
+
+
+@pytest.mark.parametrize("name", [f"{page}.html" for page in PAGES])
+def test_nothing_is_fetched_from_elsewhere(name):
+    tags = soup(name).find_all(["link", "script", "img", "source", "iframe"])
+    sources = [tag.get("src") or tag.get("href") or "" for tag in tags]
+    assert not [s for s in sources if urlsplit(s).netloc]
+
+
+@pytest.mark.parametrize("name", [f"{page}.html" for page in PAGES])
+def test_ids_are_unique_and_pictures_described(name):
+    ids = [tag["id"] for tag in soup(name).find_all(id=True) if tag["id"] not in THEIR_IDS]
+    assert len(ids) == len(set(ids))
+    assert all(len(img.get("alt", "")) > 10 for img in soup(name).select("article img"))
+
+
+@pytest.mark.parametrize("name", [f"{page}.html" for page in PAGES])
+def test_no_raw_markup_is_left(name):
+    article = BeautifulSoup(str(soup(name).find("article")), "html.parser")
+    for tag in article.select("pre, code, script, .math, svg"):
+        tag.decompose()
+    assert not re.findall(r":::|\{(?:eq|cite|numref|ref|exercise|solution)[}:]|\$\$|\\\w+\{", article.get_text())
+
+
+def test_labels_are_unique():
+    every = [label for found in labels().values() for label in found]
+    assert len(every) == len(set(every))
+
+
+def test_every_equation_has_a_check_or_is_a_definition():
+    defined = {row["label"] for row in appendices.table(ROOT, "definitions")}
+    done = {check["label"] for found in checks().values() for check in found if check["route"] != "must_fail"}
+    every = {label for found in labels().values() for label in found}
+    assert every - done - defined == set(), "neither checked nor listed in chapters/definitions.csv"
+    assert defined - every == set(), "defined, but no chapter has it"
+    assert {c["label"] for found in checks().values() for c in found} - every == set(), "checked, but not there"
+
+
+def test_a_chapter_checks_its_own_equations():
+    defined = {row["label"] for row in appendices.table(ROOT, "definitions")}
+    done = checks()
+    for page, found in labels().items():
+        mine = {check["label"] for check in done.get(page.split("/")[-1], [])}
+        assert set(found) - defined - mine == set(), page
+
+
+def test_every_equation_is_numbered_on_its_page():
+    for page, found in labels().items():
+        anchors = {tag["id"] for tag in soup(f"{page}.html").select("div.math[id]")}
+        assert {f"equation-{label}" for label in found} <= anchors, page
+
+
+def test_coverage_rows_say_where_they_are_carried():
+    rows = appendices.table(ROOT, "coverage")
+    every = {label for found in labels().values() for label in found}
+    pages = {page.split("/")[-1] for page in PAGES}
+    assert len({row["id"] for row in rows}) == len(rows)
+    for row in rows:
+        assert row["status"] in STATUSES, row["id"]
+        carried = row["status"] in ("checked", "corrected")
+        assert not carried or (row["label"] in every and row["chapter"] in pages), row["id"]
+        assert row["status"] != "later" or row["chapter"] not in pages, row["id"]
+        assert row["status"] != "corrected" or row["note"], row["id"]
+
+
+def test_ledger_page_shows_the_checks():
+    text = soup("chapters/ledger.html").get_text()
+    assert f"{sum(map(len, checks().values()))} checks ran" in text
+    assert all(check["claim"].split("$")[0][:30].strip() in text for f in checks().values() for check in f)

@@ -1,0 +1,110 @@
+"""The appendices that are made, not written: notation and ledger."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+LEDGER_MIME = "application/vnd.dmlib.ledger+json"
+
+
+def table(root: Path, name: str) -> list[dict[str, str]]:
+    """The rows of a table in chapters/."""
+    with (root / "chapters" / f"{name}.csv").open(encoding="utf8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def cell(text: str) -> str:
+    """Text that cannot break out of a table cell."""
+    return text.replace("\\mid", r"\,\vert\,").replace("|", r"\vert ").replace("\n", " ").strip() or " "
+
+
+def code(text: str) -> str:
+    """Text as code, or nothing."""
+    return f"`{text}`" if text else " "
+
+
+def rows(header: list[str], body: list[list[str]]) -> str:
+    """A Markdown table."""
+    lines = [header, ["---"] * len(header), *body]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+
+
+def ledgers(kept: dict[str, dict]) -> dict[str, list[dict[str, str]]]:
+    """The checks that ran, by chapter: what each ledger's report left in the executed notebook."""
+    found = {}
+    for chapter, record in kept.items():
+        for outputs in record["outputs"]:
+            for output in outputs:
+                if LEDGER_MIME in output.get("data", {}):
+                    found[chapter] = output["data"][LEDGER_MIME]["checks"]
+    return found
+
+
+def notation(root: Path) -> str:
+    """The notation page: one symbol, one identifier."""
+    body = [
+        [f"${cell(r['symbol'])}$", code(r["identifier"]), cell(r["shape"]), cell(r["meaning"]), cell(r["first"])]
+        for r in table(root, "notation")
+    ]
+    intro = (
+        "# Notation\n\nOne symbol, one identifier, in the whole book. Shapes: B batch, D data, K latent, T steps.\n\n"
+    )
+    return intro + rows(["symbol", "identifier", "shape", "meaning", "first in"], body)
+
+
+def reference(label: str, known: set[str]) -> str:
+    """A link to an equation, or its bare label where no chapter defines it yet."""
+    return f"{{eq}}`{label}`" if label in known else code(label)
+
+
+def checks(found: dict[str, list[dict[str, str]]]) -> str:
+    """One table a chapter: equation, claim, route, bound."""
+    parts = []
+    for chapter, done in found.items():
+        body = [
+            [f"{{eq}}`{c['label']}`", cell(c["claim"]), c["route"].replace("_", " "), code(c["bound"])] for c in done
+        ]
+        parts.append(f"### {chapter}\n\n{rows(['equation', 'claim', 'route', 'bound'], body)}")
+    return "\n".join(parts)
+
+
+def coverage(root: Path, known: set[str]) -> str:
+    """Every row of the inventory: where it is carried and what was made of it."""
+    body = [
+        [r["id"], cell(r["statement"]), cell(r["chapter"]), reference(r["label"], known), r["status"], cell(r["note"])]
+        for r in table(root, "coverage")
+    ]
+    return rows(["row", "statement", "chapter", "equation", "status", "correction or note"], body)
+
+
+def ledger(root: Path, kept: dict[str, dict]) -> str:
+    """The ledger page: the checks that ran, the definitions, and the coverage of the sources."""
+    found = ledgers(kept)
+    definitions = table(root, "definitions")
+    known = {d["label"] for d in definitions} | {c["label"] for done in found.values() for c in done}
+    defined = rows(["equation", "defines"], [[f"{{eq}}`{d['label']}`", cell(d["defines"])] for d in definitions])
+    total = sum(len(done) for done in found.values())
+    return f"""# Ledger
+
+This page is made from the executed chapters. Every numbered equation is either a definition or stands behind at
+least one check that ran. {total} checks ran for this edition.
+
+## Checks
+
+{checks(found)}
+## Definitions
+
+{defined}
+## Coverage of the sources
+
+The book grew from five documents: an excerpt of a tutorial on diffusion models, two sets of notes, a project
+report and a lecture. Each row is one equation, claim, concept or picture of theirs, or (rows E) one slip found in
+them. *Later* marks what a chapter not yet written will carry.
+
+{coverage(root, known)}"""
+
+
+def made(root: Path, kept: dict[str, dict]) -> dict[str, str]:
+    """The appendices by page name."""
+    return {"notation": notation(root), "ledger": ledger(root, kept)}

@@ -1,0 +1,90 @@
+"""Build the pages from the kept outputs: python -m tools.pages
+
+The sources are staged in _build/source, chapters with their outputs, the appendices made from their tables;
+Jupyter Book reads them there and leaves the book in _build/html. Only files that differ are written, so that
+Sphinx reads again only what changed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+
+from tools import appendices, execute
+
+COPIED = ["_config.yml", "_toc.yml", "references.bib"]
+
+
+def write(path: Path, content: bytes) -> None:
+    """Write a file unless it holds this already."""
+    if not path.exists() or path.read_bytes() != content:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+
+
+def with_outputs(path: Path, outputs: list) -> bytes:
+    """A chapter with these outputs, one list a code cell."""
+    notebook = nbformat.read(path, 4)
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    for n, (cell, kept) in enumerate(zip(cells, outputs, strict=True), 1):
+        cell.outputs, cell.execution_count = [nbformat.from_dict(output) for output in kept], n
+    return nbformat.writes(notebook).encode()
+
+
+def staged(root: Path) -> dict[str, bytes]:
+    """Everything Jupyter Book is to read, by its path in the staged folder."""
+    files = {name: (root / name).read_bytes() for name in COPIED}
+    for folder in ("_assets", "figures"):
+        files |= {f.relative_to(root).as_posix(): f.read_bytes() for f in (root / folder).rglob("*") if f.is_file()}
+    files["_ext/sphinx_book.py"] = (root / "tools" / "sphinx_book.py").read_bytes()
+    files |= {f"chapters/{f.name}": f.read_bytes() for f in (root / "chapters").glob("*.md")}
+    kept = {}
+    for path in execute.notebooks(root):
+        if not execute.is_fresh(path, root):
+            raise SystemExit(f"{path.relative_to(root)} has not been executed as it stands; run make book.")
+        kept[path.stem] = json.loads(execute.kept(path, root).read_text("utf8"))
+        files[path.relative_to(root).as_posix()] = with_outputs(path, kept[path.stem]["outputs"])
+    files |= {f"chapters/{name}.md": text.encode() for name, text in appendices.made(root, kept).items()}
+    return files
+
+
+def stage(root: Path) -> Path:
+    """Bring the staged folder up to date: nothing missing, nothing left over."""
+    source = root / "_build" / "source"
+    files = staged(root)
+    for name, content in files.items():
+        write(source / name, content)
+    for old in source.rglob("*"):
+        if old.is_file() and old.relative_to(source).as_posix() not in files:
+            old.unlink()
+    return source
+
+
+def main() -> int:
+    """Stage and build; warnings are errors, and a failed build leaves no page behind."""
+    root, start = execute.ROOT, time.perf_counter()
+    source = stage(root)
+    builder = Path(sys.executable).with_name("jupyter-book")
+    command = [builder, "build", source, "--path-output", root, "-W", "-n", "--keep-going"]
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"PYTHONWARNINGS": "ignore"})
+    index = root / "_build" / "html" / "index.html"
+    missing = [page for page in execute.pages(root) if not (root / "_build" / "html" / f"{page}.html").exists()]
+    if done.returncode or missing:
+        print(done.stdout[-4000:], done.stderr[-8000:], file=sys.stderr)
+        print(f"The pages were not built; missing: {', '.join(missing) or 'none'}.", file=sys.stderr)
+        shutil.rmtree(root / "_build" / "html", ignore_errors=True)
+        shutil.rmtree(root / "_build" / ".doctrees", ignore_errors=True)
+        return 1
+    print(f"The book was built in {time.perf_counter() - start:.1f} s: open {index}")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
