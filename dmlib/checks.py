@@ -61,7 +61,7 @@ def require_shape(x: Tensor, name: str, *shape: int | None) -> None:
 
 def per_example(x: Tensor) -> Tensor:
     """Sum [B, *event] over the event: [B]."""
-    return x.reshape(x.shape[0], -1).sum(1)
+    return x.flatten(1).sum(1) if x.dim() > 1 else x
 
 
 def pad_to(a: Tensor, like: Tensor) -> Tensor:

@@ -35,6 +35,8 @@ def with_outputs(path: Path, outputs: list) -> bytes:
     cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
     for n, (cell, kept) in enumerate(zip(cells, outputs, strict=True), 1):
         cell.outputs, cell.execution_count = [nbformat.from_dict(output) for output in kept], n
+        for output in cell.outputs:
+            output.get("data", {}).pop(appendices.LEDGER_MIME, None)
     return nbformat.writes(notebook).encode()
 
 

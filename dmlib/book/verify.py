@@ -140,7 +140,7 @@ class Report:
         )
         return (
             '<div class="dm-ledger" role="region" tabindex="0" aria-label="Checks of this chapter" '
-            f'style="overflow-x:auto"><table class="dataframe"><thead><tr>{head}</tr></thead>'
+            f'style="overflow-x:auto"><table class="table dataframe"><thead><tr>{head}</tr></thead>'
             f"<tbody>{rows}</tbody></table></div>"
         )
 

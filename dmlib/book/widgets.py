@@ -40,6 +40,8 @@ _STYLE = """
 .dm-axes output { min-width: 3.5em; padding: 0; text-align: right; font-variant-numeric: tabular-nums; }
 .dm-player button { min-width: 4.5em; padding: .3rem .6rem; font: inherit; color: #222; background: #f2f2f2;
  border: 1px solid #767676; border-radius: .25rem; cursor: pointer; }
+html[data-theme="dark"] .cell_output :is(.text_html:has(> .dm-player), .dm-player img) { padding: 0 !important;
+ background: none !important; }
 @media (prefers-reduced-motion: reduce) { .dm-player button { display: none; } }
 @media print { .dm-player .dm-controls { display: none; } }
 """
@@ -119,6 +121,7 @@ class Explorer:
         count = math.prod(map(len, self.axes.values()))
         require(count <= MAX_FRAMES, "the number of frames", count, f"at most {MAX_FRAMES}")
         self.alt = _alt(alt, self.axes)
+        self.words(self.points()[0])  # a format that does not fit its values fails here, not in the page
 
     def points(self) -> list[dict[str, Any]]:
         """The values of every frame; the last axis moves fastest."""
@@ -161,7 +164,8 @@ class Explorer:
         frames = self._frame(first) + "".join(self._frame(values, " hidden") for values in rest)
         rows = "".join(_slider(name, values) for name, values in self.axes.items())
         return (
-            f'<div class="dm-player" data-interval="{self.interval}"><style>{_STYLE}</style>{frames}'
+            f'<div class="dm-player" role="group" aria-label="Moving figure" data-interval="{self.interval}">'
+            f"<style>{_STYLE}</style>{frames}"
             f'<div class="dm-controls"><button type="button">Play</button><div class="dm-axes">{rows}</div></div>'
             f"</div><script>{_SCRIPT}</script>"
         )
@@ -170,7 +174,8 @@ class Explorer:
         """The same figure as a widget, redrawn whenever a slider is let go."""
         import ipywidgets
 
-        picture, words = ipywidgets.Image(format="png"), ipywidgets.HTML()
+        picture = ipywidgets.Image(format="png", width=str(round(100 * self.figsize[0])))
+        words = ipywidgets.HTML()
         sliders = {
             name: ipywidgets.SelectionSlider(
                 options=[(_text(value), i) for i, value in enumerate(values)],

@@ -35,6 +35,7 @@ class MLP(nn.Module):
         self.layers = nn.Sequential(*layers[:-1])
 
     def forward(self, x: Tensor) -> Float[Tensor, "B D"]:
+        require_shape(x, "x", None, self.layers[0].in_features)
         return self.layers(x)
 
 

@@ -63,7 +63,7 @@ def effective_sample_size(log_w: Tensor) -> Float[Tensor, " B"]:
     Eq. [eq-ess].
     """
     _require_draws(log_w, "log_w")
-    return torch.exp(2 * torch.logsumexp(log_w, 0) - torch.logsumexp(2 * log_w, 0))
+    return 1 / (log_w.softmax(0) ** 2).sum(0)
 
 
 def _require_draws(log_w: Tensor, name: str) -> None:

@@ -9,7 +9,6 @@ import math
 from dataclasses import dataclass
 
 import torch
-from torch.linalg import cholesky, solve_triangular
 
 from dmlib.checks import Float, Tensor, require, require_all, require_float, require_shape
 from dmlib.probability import gaussian, multivariate
@@ -88,7 +87,7 @@ def posterior(
     _require_data(m, x)
     if isinstance(m, LinearChain):
         return multivariate.condition(_states(m), _observed(m), x)
-    factor = cholesky(_precision(m))
+    factor = torch.linalg.cholesky_ex(_precision(m)).L
     mean = torch.cholesky_solve(m.W.mT @ (x - m.b).mT / m.var, factor).mT
     return mean, torch.cholesky_inverse(factor)
 
@@ -113,7 +112,7 @@ def gap(m: LinearGaussian, x: Tensor, q: Gaussian) -> Float[Tensor, " B"]:
     _require_data(m, x)
     _require_encoder(m, x, q)
     precision = _precision(m)
-    factor = cholesky(precision)
+    factor = torch.linalg.cholesky_ex(precision).L
     quadratic = (((q.mean - posterior(m, x)[0]) @ factor) ** 2).sum(1) + q.var @ precision.diagonal()
     return 0.5 * (quadratic - q.var.log().sum(1) - len(precision)) - factor.diagonal().log().sum()
 

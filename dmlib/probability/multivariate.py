@@ -7,9 +7,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch.linalg import cholesky, solve_triangular
+from torch.linalg import solve_triangular
 
-from dmlib.checks import Float, Tensor, require, require_all, require_float, require_shape, values_readable
+from dmlib.checks import (
+    Float,
+    Tensor,
+    require,
+    require_all,
+    require_float,
+    require_like,
+    require_shape,
+    values_readable,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,15 +41,15 @@ class MVN:
 def log_prob(p: MVN, x: Tensor) -> Float[Tensor, " B"]:
     """The log-density of the rows of x [B, D], in nats. [Bishop2006]"""
     _require_values(x, "x", p, len(p.mean))
-    factor = cholesky(p.cov)
+    factor = _cholesky(p.cov)
     white = solve_triangular(factor, (x - p.mean).mT, upper=False)
     return -0.5 * (white**2).sum(0) - _log_volume(factor) - 0.5 * len(p.mean) * math.log(2 * math.pi)
 
 
 def kl(p: MVN, q: MVN) -> Float[Tensor, ""]:
     """The Kullback-Leibler divergence of p from q, in nats. [Bishop2006]"""
-    _require_values(q.mean[None], "q.mean", p, len(p.mean))
-    factor_p, factor_q = cholesky(p.cov), cholesky(q.cov)
+    require_like(q.mean, "q.mean", p.mean, "p.mean")
+    factor_p, factor_q = _cholesky(p.cov), _cholesky(q.cov)
     ratio = solve_triangular(factor_q, factor_p, upper=False)
     shift = solve_triangular(factor_q, (p.mean - q.mean)[:, None], upper=False)
     return 0.5 * ((ratio**2).sum() + (shift**2).sum() - len(p.mean)) + _log_volume(factor_q) - _log_volume(factor_p)
@@ -48,7 +57,7 @@ def kl(p: MVN, q: MVN) -> Float[Tensor, ""]:
 
 def entropy(p: MVN) -> Float[Tensor, ""]:
     """The differential entropy of p, in nats. [Bishop2006]"""
-    return 0.5 * len(p.mean) * math.log(2 * math.pi * math.e) + _log_volume(cholesky(p.cov))
+    return 0.5 * len(p.mean) * math.log(2 * math.pi * math.e) + _log_volume(_cholesky(p.cov))
 
 
 def marginal(p: MVN, dims: Sequence[int] | Tensor) -> MVN:
@@ -67,7 +76,7 @@ def condition(
     """
     given, rest = _split(p, dims)
     _require_values(values, "values", p, len(given))
-    factor = cholesky(p.cov[given][:, given])
+    factor = _cholesky(p.cov[given][:, given])
     cross = solve_triangular(factor, p.cov[given][:, rest], upper=False)
     white = solve_triangular(factor, (values - p.mean[given]).mT, upper=False)
     return p.mean[rest] + white.mT @ cross, p.cov[rest][:, rest] - cross.mT @ cross
@@ -92,6 +101,11 @@ def joint(p_z: MVN, W: Tensor, b: Tensor, noise_cov: Tensor) -> MVN:
     top = torch.cat([p_z.cov, cross.mT], 1)
     bottom = torch.cat([cross, cross @ W.mT + noise_cov], 1)
     return MVN(torch.cat([p_z.mean, W @ p_z.mean + b]), _symmetric(torch.cat([top, bottom])))
+
+
+def _cholesky(cov: Tensor) -> Tensor:
+    """The lower factor of a covariance that was checked when its MVN was built: no wait on accelerators."""
+    return torch.linalg.cholesky_ex(cov).L
 
 
 def _log_volume(factor: Tensor) -> Tensor:

@@ -51,8 +51,8 @@ def test_first_draws_of_neighbors_are_uniform_and_uncorrelated() -> None:
 
 def test_seeds_are_pinned() -> None:
     # Recorded runs name their streams: a change of the hash would make every one of them another run.
-    assert rng.generator(0).initial_seed() == PINNED[0]
-    assert rng.generator(3, 1, 4).initial_seed() == PINNED[1]
+    assert rng.generator(0).initial_seed() == 4066689987807800415
+    assert rng.generator(3, 1, 4).initial_seed() == 775904240800610109
 
 
 def test_the_state_of_the_process_is_not_touched() -> None:

@@ -1,0 +1,183 @@
+"""Diagonal Gaussians against torch.distributions, quadrature, autograd and Monte Carlo."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.distributions import Independent, Normal, kl_divergence
+
+from dmlib.probability import gaussian
+from dmlib.probability.gaussian import Gaussian
+
+EVENTS = [(), (3,), (1, 2, 2)]
+
+
+def seeded(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def random_gaussian(event: tuple[int, ...], seed: int, batch: int = 4) -> Gaussian:
+    draw = torch.randn(2, batch, *event, generator=seeded(seed), dtype=torch.float64)
+    return Gaussian(2 * draw[0], torch.exp(draw[1]))
+
+
+def reference(p: Gaussian) -> Independent:
+    return Independent(Normal(p.mean, p.var.sqrt()), p.mean.dim() - 1)
+
+
+def close(actual: torch.Tensor, expected: torch.Tensor) -> None:
+    torch.testing.assert_close(actual, expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("event", EVENTS)
+def test_densities_are_those_of_torch(event: tuple[int, ...]) -> None:
+    p, q = random_gaussian(event, 0), random_gaussian(event, 1)
+    x = random_gaussian(event, 2).mean
+    close(gaussian.log_prob(p, x), reference(p).log_prob(x))
+    close(gaussian.entropy(p), reference(p).entropy())
+    close(gaussian.kl(p, q), kl_divergence(reference(p), reference(q)))
+    assert gaussian.kl(p, q).shape == (4,)
+
+
+def test_a_density_integrates_to_one_and_its_entropy_is_its_mean_surprise() -> None:
+    p = Gaussian(torch.tensor([0.7], dtype=torch.float64), torch.tensor([0.3], dtype=torch.float64))
+    x, weight = grid(p)
+    density = gaussian.log_prob(Gaussian(p.mean.expand_as(x), p.var.expand_as(x)), x)
+    close((density.exp() * weight).sum(), torch.ones((), dtype=torch.float64))
+    close(-(density.exp() * density * weight).sum(), gaussian.entropy(p)[0])
+
+
+def grid(*laws: Gaussian) -> tuple[torch.Tensor, torch.Tensor]:
+    """Points on the line and Gauss-Legendre weights that cover every law given, of shape [1]."""
+    nodes, weights = np.polynomial.legendre.leggauss(400)
+    reach = max(abs(p.mean.item()) + 10 * math.sqrt(p.var.item()) for p in laws)
+    return torch.tensor(nodes) * reach, torch.tensor(weights) * reach
+
+
+def test_product_and_overlap_by_quadrature() -> None:
+    p, q = random_gaussian((), 3, batch=1), random_gaussian((), 4, batch=1)
+    x, weight = grid(p, q)
+    wide = [Gaussian(r.mean.expand_as(x), r.var.expand_as(x)) for r in (p, q)]
+    both = gaussian.log_prob(wide[0], x) + gaussian.log_prob(wide[1], x)
+    overlap = torch.log((both.exp() * weight).sum())
+    close(gaussian.log_overlap(p, q)[0], overlap)
+    r = gaussian.product(p, q)
+    close(gaussian.log_prob(Gaussian(r.mean.expand_as(x), r.var.expand_as(x)), x), both - overlap)
+
+
+@pytest.mark.parametrize("event", EVENTS)
+def test_product_times_overlap_is_the_product_of_densities(event: tuple[int, ...]) -> None:
+    p, q = random_gaussian(event, 5), random_gaussian(event, 6)
+    x = random_gaussian(event, 7).mean
+    left = gaussian.log_prob(gaussian.product(p, q), x) + gaussian.log_overlap(p, q)
+    close(left, reference(p).log_prob(x) + reference(q).log_prob(x))
+
+
+@given(st.floats(1e-9, 1e-3), st.floats(-30, 30))
+def test_kl_is_accurate_where_the_two_nearly_agree(step: float, log_var: float) -> None:
+    var = torch.tensor([math.exp(log_var)], dtype=torch.float64)
+    p = Gaussian(torch.zeros_like(var), var * (1 + step))
+    log_ratio = torch.log1p(p.var / var - 1)  # the KL is half of exp(r) - 1 - r, here by its series
+    series = log_ratio**2 / 4 * (1 + log_ratio / 3 * (1 + log_ratio / 4 * (1 + log_ratio / 5)))
+    torch.testing.assert_close(gaussian.kl(p, Gaussian(p.mean, var)), series, rtol=1e-6, atol=1e-30)
+    assert gaussian.kl(p, p).item() == 0
+
+
+@pytest.mark.parametrize("event", EVENTS)
+def test_sample_has_the_mean_the_variance_and_the_reparameterized_gradient(event: tuple[int, ...]) -> None:
+    p = random_gaussian(event, 8)
+    n = 20_000
+    many = Gaussian(*(v.expand(n, *v.shape).flatten(0, 1) for v in p))
+    draws = gaussian.sample(many, generator=seeded(9)).view(n, *p.mean.shape)
+    error = p.var.sqrt() / math.sqrt(n)
+    assert ((draws.mean(0) - p.mean).abs() <= 4.5 * error).all()
+    assert (((draws - p.mean) ** 2).mean(0) - p.var).abs().le(4.5 * p.var * math.sqrt(2 / n)).all()
+    leaf = Gaussian(*(v.clone().requires_grad_() for v in p))
+    x = gaussian.sample(leaf, generator=seeded(10))
+    x.sum().backward()
+    close(leaf.mean.grad, torch.ones_like(p.mean))
+    close(leaf.var.grad, ((x - leaf.mean) / (2 * leaf.var)).detach())
+
+
+def test_a_point_can_be_sampled_and_nothing_else() -> None:
+    point = Gaussian(torch.tensor([[1.0, -2.0]]), torch.zeros(1, 2))
+    proper = gaussian.standard(point.mean)
+    assert torch.equal(gaussian.sample(point, generator=seeded(0)), point.mean)
+    match = "var was 0.0; it must be > 0"
+    for fn in (
+        lambda: gaussian.log_prob(point, point.mean),
+        lambda: gaussian.entropy(point),
+        lambda: gaussian.kl(point, proper),
+        lambda: gaussian.kl(proper, point),
+        lambda: gaussian.product(point, proper),
+        lambda: gaussian.product(proper, point),
+        lambda: gaussian.log_overlap(point, proper),
+        lambda: gaussian.log_overlap(proper, point),
+    ):
+        with pytest.raises(ValueError, match=match):
+            fn()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_dtype_is_kept_and_standard_is_standard(dtype: torch.dtype) -> None:
+    p = gaussian.standard(torch.full((2, 3), 7.0, dtype=dtype))
+    assert torch.equal(p.mean, torch.zeros(2, 3, dtype=dtype))
+    assert torch.equal(p.var, torch.ones(2, 3, dtype=dtype))
+    x = gaussian.sample(p, generator=seeded(11))
+    results = [x, gaussian.log_prob(p, x), gaussian.entropy(p), gaussian.kl(p, p), *gaussian.product(p, p)]
+    assert {r.dtype for r in results} == {dtype}
+
+
+def test_an_empty_batch_gives_an_empty_result() -> None:
+    p = gaussian.standard(torch.zeros(0, 3))
+    assert gaussian.log_prob(p, p.mean).shape == gaussian.kl(p, p).shape == (0,)
+
+
+P = Gaussian(torch.zeros(2, 3), torch.ones(2, 3))
+BAD = {
+    "p.var was -1.0; it must be > 0": Gaussian(P.mean, -P.var),
+    "p.mean was nan; it must be finite": Gaussian(P.mean * math.nan, P.var),
+    "p.var was inf; it must be finite": Gaussian(P.mean, P.var * math.inf),
+    r"the shape of p.var was \(2, 1\); it must be \(2, 3\)": Gaussian(P.mean, P.var[:, :1]),
+    "the dtype of p.var was torch.float64; it must be torch.float32": Gaussian(P.mean, P.var.double()),
+    "the dtype of p.mean was torch.int64; it must be a floating-point": Gaussian(P.mean.long(), P.var),
+    r"the shape of p.mean was \(\); it must be \(B, ": Gaussian(torch.zeros(()), torch.ones(())),
+}
+
+
+@pytest.mark.parametrize("message", BAD)
+def test_a_bad_gaussian_is_named(message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        gaussian.entropy(BAD[message])
+    with pytest.raises(ValueError, match=message):
+        gaussian.kl(BAD[message], P)
+    with pytest.raises(ValueError, match=message.replace("p.", "q.")):
+        gaussian.product(P, Gaussian(*BAD[message]))
+
+
+@given(st.tuples(st.integers(0, 3), st.integers(0, 3)).filter(lambda shape: shape != (2, 3)))
+def test_no_shape_broadcasts(shape: tuple[int, int]) -> None:
+    other = torch.zeros(shape)
+    match = rf"the shape of (x|q.mean) was \({shape[0]}, {shape[1]}\); it must be \(2, 3\), that of p.mean"
+    for fn in (lambda: gaussian.log_prob(P, other), lambda: gaussian.kl(P, gaussian.standard(other))):
+        with pytest.raises(ValueError, match=match):
+            fn()
+
+
+def test_a_negative_variance_cannot_be_sampled() -> None:
+    with pytest.raises(ValueError, match=r"p.var was -1.0; it must be >= 0"):
+        gaussian.sample(Gaussian(P.mean, -P.var), generator=seeded(0))
+
+
+def test_other_data_is_named() -> None:
+    with pytest.raises(ValueError, match=r"the dtype of x was torch.float64; it must be torch.float32, that of p"):
+        gaussian.log_prob(P, P.mean.double())
+    with pytest.raises(ValueError, match="x was nan; it must be finite"):
+        gaussian.log_prob(P, P.mean * math.nan)
+    with pytest.raises(ValueError, match=r"the dtype of like was torch.int64; it must be a floating-point"):
+        gaussian.standard(torch.zeros(2, dtype=torch.int64))

@@ -1,0 +1,229 @@
+"""Seed an error in every formula and see which checks notice: python -m tools.mutants [MODULE ...]
+
+Every operator, number and function of probability/, latent/ and diffusion/ is changed, one at a time. This
+process has the libraries loaded and forks a child for each mutant: the child imports dmlib with that one change
+and runs the module's own tests; a survivor meets the chapters that use the module. The record, with the share
+killed and the survivors by name, is tests/mutants.md.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import copy
+import importlib.abc
+import importlib.util
+import multiprocessing
+import os
+import signal
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from tools import execute
+
+ROOMS = ("probability", "latent", "diffusion")
+RECORD = execute.ROOT / "tests" / "mutants.md"
+SECONDS = {"tests": 120, "chapters": 300}
+OPERATORS = {
+    ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult, ast.Pow: ast.Mult,
+    ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq,
+    ast.And: ast.Or, ast.Or: ast.And, ast.BitAnd: ast.BitOr,
+}  # fmt: skip
+NAMES = {
+    "log": "exp", "exp": "expm1", "log1p": "log", "expm1": "exp", "sqrt": "square", "square": "sqrt", "sum": "mean",
+    "mean": "sum", "cumprod": "cumsum", "logsumexp": "amax", "softmax": "log_softmax", "log_softmax": "softmax",
+    "sigmoid": "tanh", "softplus": "relu", "logsigmoid": "sigmoid", "tanh": "sigmoid", "ones_like": "zeros_like",
+    "zeros_like": "ones_like", "ones": "zeros", "zeros": "ones", "lgamma": "digamma", "log_ndtr": "ndtr",
+    "ndtr": "sigmoid", "diff": "neg", "cos": "sin", "max": "min", "maximum": "minimum",
+}  # fmt: skip
+
+
+def places(tree: ast.AST) -> Iterator[tuple[ast.AST, Callable[[ast.AST], None], str]]:
+    """Each thing that can be changed: the node, what changes a copy of it, and in words what that does."""
+    for node in ast.walk(tree):
+        op = getattr(node, "op", None) or (node.ops[0] if isinstance(node, ast.Compare) else None)
+        if isinstance(node, ast.UnaryOp) and isinstance(op, ast.USub | ast.Not):
+            yield (
+                node,
+                lambda n: setattr(n, "op", ast.UAdd() if isinstance(n.op, ast.USub) else ast.Not()),
+                "sign dropped",
+            )
+        elif type(op) in OPERATORS:
+            new = OPERATORS[type(op)]
+            words = f"{type(op).__name__} becomes {new.__name__}"
+            if isinstance(node, ast.Compare):
+                yield node, lambda n, new=new: n.ops.__setitem__(0, new()), words
+            else:
+                yield node, lambda n, new=new: setattr(n, "op", new()), words
+        elif isinstance(node, ast.Constant) and type(node.value) in (int, float):
+            yield node, lambda n: setattr(n, "value", n.value + 1), f"{node.value} becomes {node.value + 1}"
+        elif isinstance(node, ast.Attribute) and node.attr in NAMES:
+            yield node, lambda n: setattr(n, "attr", NAMES[n.attr]), f"{node.attr} becomes {NAMES[node.attr]}"
+        elif isinstance(node, ast.Call) and len(node.args) == 2 and not called(node).startswith("require"):
+            if all(isinstance(a, ast.Name | ast.Attribute) for a in node.args):
+                yield node, lambda n: n.args.reverse(), f"arguments of {called(node)} swapped"
+
+
+def called(node: ast.Call) -> str:
+    """The last part of the name of the function that is called."""
+    return getattr(node.func, "attr", getattr(node.func, "id", ""))
+
+
+def formulas(tree: ast.Module) -> Iterator[ast.AST]:
+    """The parts of a module that compute: function bodies without annotations, messages and checks."""
+    for function in (n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef)):
+        for statement in function.body:
+            said = isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant | ast.Call)
+            checks = said and (isinstance(statement.value, ast.Constant) or "require" in called(statement.value))
+            if not checks and not isinstance(statement, ast.FunctionDef | ast.Raise):
+                yield statement
+
+
+def mutants(source: str) -> Iterator[tuple[int, str, str]]:
+    """(line, what changed, mutated source) for each single change of a module."""
+    tree = ast.parse(source)
+    for statement in formulas(tree):
+        for node, change, words in places(statement):
+            saved = copy.copy(node)
+            ops = list(node.ops) if isinstance(node, ast.Compare) else None
+            args = list(node.args) if isinstance(node, ast.Call) else None
+            change(node)
+            mutated = ast.unparse(tree)
+            node.__dict__.update(saved.__dict__)
+            if ops is not None:
+                node.ops = ops
+            if args is not None:
+                node.args = args
+            if mutated != ast.unparse(tree):
+                yield node.lineno, words, mutated
+
+
+class Changed(importlib.abc.MetaPathFinder, importlib.abc.SourceLoader):
+    """Imports one module from changed source."""
+
+    def __init__(self, name: str, path: Path, source: str):
+        self.name, self.path, self.source = name, path, source
+
+    def find_spec(self, fullname, path=None, target=None):
+        return importlib.util.spec_from_loader(fullname, self) if fullname == self.name else None
+
+    def get_filename(self, fullname):
+        return str(self.path)
+
+    def get_data(self, path):
+        return self.source.encode()
+
+
+def run_tests(path: Path) -> bool:
+    """Whether the module's own tests pass, in this process."""
+    import pytest
+
+    room, stem = path.parent.name, path.stem
+    tests = sorted((execute.ROOT / "tests" / room).glob("test_*.py"))
+    mine = [t for t in tests if stem in t.stem] or tests
+    others = [t for t in tests if t not in mine]
+    return pytest.main(["-x", "-q", "-p", "no:cacheprovider", *map(str, [*mine, *others])]) == 0
+
+
+def run_chapters(path: Path) -> bool:
+    """Whether every chapter that uses the module runs through with its checks, in this process."""
+    os.chdir(execute.ROOT / "chapters")
+    for chapter in execute.notebooks():
+        cells = execute.code(chapter)
+        if path in execute.reached("\n".join(cells), execute.ROOT):
+            exec(compile("\n".join(cells), str(chapter), "exec"), {"display": lambda *a: None, "__name__": "chapter"})
+    return True
+
+
+def survives(path: Path, source: str, run: Callable[[Path], bool], seconds: int) -> bool:
+    """Fork, import dmlib with the changed module, run; an error or too long a run is a kill."""
+    child = os.fork()
+    if child == 0:
+        code = 1
+        with contextlib.suppress(BaseException), open(os.devnull, "w") as silent:
+            os.dup2(silent.fileno(), 1)
+            os.dup2(silent.fileno(), 2)
+            signal.alarm(seconds)
+            name = ".".join(path.relative_to(execute.ROOT).with_suffix("").parts)
+            sys.meta_path.insert(0, Changed(name, path, source))
+            code = 0 if run(path) else 1
+        os._exit(code)
+    return os.waitpid(child, 0)[1] == 0
+
+
+def judge(job: tuple[Path, int, str, str]) -> tuple[Path, int, str, str]:
+    """What became of one mutant: killed by tests, killed by a chapter, or survived."""
+    path, line, words, source = job
+    if not survives(path, source, run_tests, SECONDS["tests"]):
+        return path, line, words, "tests"
+    alive = survives(path, source, run_chapters, SECONDS["chapters"])
+    return path, line, words, "survived" if alive else "chapters"
+
+
+def warm_up() -> None:
+    """Load what the children need, but nothing of dmlib and no thread pool."""
+    import hypothesis  # noqa: F401
+    import matplotlib.pyplot as plt
+    import pytest  # noqa: F401
+    import scipy.stats  # noqa: F401
+    import sklearn.datasets  # noqa: F401
+    import torch
+
+    plt.switch_backend("agg")
+    torch.set_num_threads(1)
+
+
+def record(done: list[tuple[Path, int, str, str]], seconds: float) -> str:
+    """The record as Markdown: a row a module, then the survivors by name."""
+    count = Counter((path.relative_to(execute.ROOT).as_posix(), fate) for path, _, _, fate in done)
+    total = Counter(fate for *_, fate in done)
+    rows = [
+        f"| {name} | {count[name, 'tests']} | {count[name, 'chapters']} | {count[name, 'survived']} |"
+        for name in sorted({name for name, _ in count})
+    ]
+    left = [
+        f"- `{path.relative_to(execute.ROOT).as_posix()}:{line}` {words}"
+        for path, line, words, fate in done
+        if fate == "survived"
+    ]
+    share = 1 - total["survived"] / len(done)
+    head = f"""# Mutants
+
+Made by `make mutants`: {len(done)} single changes of the formulas, {share:.1%} noticed ({seconds / 60:.0f} minutes).
+
+| module | killed by its tests | killed by a chapter | survived |
+| --- | --- | --- | --- |
+"""
+    return head + "\n".join(rows) + "\n\n## Survivors\n\n" + ("\n".join(left) or "None.") + "\n"
+
+
+def main() -> int:
+    """Judge every mutant, two at a time, and write the record."""
+    start = time.perf_counter()
+    chosen = [execute.ROOT / name for name in sys.argv[1:]]
+    paths = chosen or [p for room in ROOMS for p in sorted((execute.ROOT / "dmlib" / room).glob("[!_]*.py"))]
+    os.environ.update(execute.KERNEL_ENVIRONMENT | {"OMP_NUM_THREADS": "1", "MPLBACKEND": "agg"})
+    warm_up()
+    jobs = [(path, *mutant) for path in paths for mutant in mutants(path.read_text("utf8"))]
+    for path in paths:
+        fate = judge((path, 0, "unchanged", path.read_text("utf8")))[-1]
+        if fate != "survived":
+            raise SystemExit(f"{path.name} unchanged was killed ({fate}): nothing can be learned from its mutants.")
+    done = []
+    with multiprocessing.get_context("fork").Pool(2) as pool:
+        for n, result in enumerate(pool.imap(judge, jobs), 1):
+            done.append(result)
+            path, line, words, fate = result
+            print(f"[{n}/{len(jobs)}] {path.name}:{line} {words}: {fate}", flush=True)
+    text = record(done, time.perf_counter() - start)
+    if not chosen:
+        RECORD.write_text(text, "utf8")
+    print(text)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
