@@ -29,8 +29,10 @@ document.addEventListener("DOMContentLoaded", () => {
     link.addEventListener("blur", hide);
   });
   document.addEventListener("keydown", (event) => { if (event.key === "Escape") hide(); });
-  // An equation wider than the page scrolls in its own box, by keyboard too.
-  document.querySelectorAll("div.math, .cell_output, pre").forEach((box) => {
-    if (box.scrollWidth > box.clientWidth) box.tabIndex = 0;
+  // What is wider than the page scrolls in its own box, by keyboard too.
+  const reachable = () => document.querySelectorAll("div.math, mjx-container[display], .cell_output *, pre").forEach((box) => {
+    if (box.scrollWidth > box.clientWidth && /auto|scroll/.test(getComputedStyle(box).overflowX)) box.tabIndex = 0;
   });
+  const typeset = window.MathJax && MathJax.startup && MathJax.startup.promise;
+  (typeset || Promise.resolve()).then(reachable);
 });

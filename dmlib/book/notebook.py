@@ -71,7 +71,7 @@ def show(fn: Callable[..., Any]) -> None:
     """Display the source of a function or class as the library holds it."""
     from IPython.display import display
 
-    source = textwrap.dedent(inspect.getsource(inspect.unwrap(fn))).rstrip()
+    source = textwrap.dedent(inspect.getsource(fn)).rstrip()
     fence = "````" if "```" in source else "```"
     display({"text/markdown": f"{fence}python\n{source}\n{fence}", "text/plain": source}, raw=True)
 
@@ -89,11 +89,11 @@ def normalize(book: dict[str, Any]) -> dict[str, Any]:
     """The normal form of a notebook (its JSON as a dictionary), with the outputs of check cells kept."""
     cells, ordinal = [], 0
     for place, cell in enumerate(book["cells"], start=1):
-        lines = [line.rstrip() for line in "".join(cell["source"]).strip("\n").split("\n")]
-        if not any(lines):
+        source = "\n".join(line.rstrip() for line in "".join(cell["source"]).split("\n")).strip("\n")
+        if not source:
             continue
         ordinal += cell["cell_type"] == "code"
-        new = {"cell_type": cell["cell_type"], "metadata": _metadata(cell, place), "source": _lines("\n".join(lines))}
+        new = {"cell_type": cell["cell_type"], "metadata": _metadata(cell, place), "source": _lines(source)}
         if cell["cell_type"] == "code":
             new["outputs"] = _text(cell) if "check" in new["metadata"].get("tags", ()) else []
             new["execution_count"] = ordinal if new["outputs"] else None
@@ -109,9 +109,8 @@ def _metadata(cell: dict[str, Any], place: int) -> dict[str, Any]:
         allowed = FIGURE_METADATA.get(part, set())
         ok = isinstance(fields, dict) and fields.keys() <= allowed
         require(ok, f"mystnb.{part} of cell {place}", fields, "figure with name and caption, or image with alt")
-    tags = set(found.pop("tags", ())) | (
-        {"nbval-check-output"} if "check" in cell["metadata"].get("tags", ()) else set()
-    )
+    tags = set(found.pop("tags", ()))
+    tags |= {"nbval-check-output"} if "check" in tags else set()
     require(tags <= set(TAGS), f"the tags of cell {place}", sorted(tags - set(TAGS)), "among " + ", ".join(TAGS))
     return {**found, **({"tags": sorted(tags, key=TAGS.index)} if tags else {})}
 

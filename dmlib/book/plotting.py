@@ -16,10 +16,10 @@ from matplotlib.patches import Ellipse
 
 DATA = "#0072B2"  # data, x_0
 FORWARD = "#D55E00"  # q: from data to noise
-MODEL = "#007A5A"  # p: the generative side
+MODEL = "#009E73"  # p: the generative side
 EXACT = "#222222"  # known in closed form
-WRONG = "#A0489B"  # a formula that the checks reject
-GRAY = "#767676"  # guides and context
+WRONG = "#A61192"  # a formula that the checks reject
+GRAY = "#5E5E5E"  # guides and context
 
 STYLE: dict[str, Any] = {
     "figure.figsize": (6.2, 3.6),
@@ -44,32 +44,38 @@ STYLE: dict[str, Any] = {
 }
 
 
-def curve(ax: Axes, x: Any, y: Any, *, color: str, label: str | None = None, learned: bool = False, **labels: Any):
+def curve(
+    ax: Axes, x: Any, y: Any, *, color: str, label: str | None = None, learned: bool = False, **labels: Any
+) -> Axes:
     """A line; dashed if `learned`, dotted if its color is WRONG."""
     ax.plot(_numpy(x), _numpy(y), color=color, label=label, linestyle=_linestyle(color, learned))
     return _named(ax, labels)
 
 
-def density(ax: Axes, x: Any, y: Any, *, color: str, label: str | None = None, learned: bool = False, **labels: Any):
+def density(
+    ax: Axes, x: Any, y: Any, *, color: str, label: str | None = None, learned: bool = False, **labels: Any
+) -> Axes:
     """A curve over a light fill that starts at zero."""
     ax.fill_between(_numpy(x), _numpy(y), color=color, alpha=0.15, linewidth=0)
     return curve(ax, x, y, color=color, label=label, learned=learned, **labels)
 
 
-def scatter(ax: Axes, points: Any, *, color: str, label: str | None = None, size: float = 12.0, **labels: Any):
+def scatter(
+    ax: Axes, points: Any, *, color: str, label: str | None = None, size: float | int = 12.0, **labels: Any
+) -> Axes:
     """Points [N, 2] as small dots."""
     p = _numpy(points)
     ax.scatter(p[:, 0], p[:, 1], color=color, label=label, s=size, alpha=0.6, linewidth=0)
     return _named(ax, labels)
 
 
-def bars(ax: Axes, names: Sequence[str], heights: Any, *, color: str | Sequence[str] = DATA, **labels: Any):
+def bars(ax: Axes, names: Sequence[Any], heights: Any, *, color: str | Sequence[str] = DATA, **labels: Any) -> Axes:
     """One bar for each name."""
     ax.bar([str(name) for name in names], _numpy(heights), color=color, width=0.7)
     return _named(ax, labels)
 
 
-def stacked(ax: Axes, x: Any, parts: Mapping[str, Any], *, colors: Sequence[str], **labels: Any):
+def stacked(ax: Axes, x: Any, parts: Mapping[str, Any], *, colors: Sequence[str], **labels: Any) -> Axes:
     """Bars at `x` whose named parts start where the part before ends, so that their tops show the sum."""
     x = _numpy(x)
     width = 0.8 * np.diff(x).min() if len(x) > 1 else 0.8
@@ -80,7 +86,7 @@ def stacked(ax: Axes, x: Any, parts: Mapping[str, Any], *, colors: Sequence[str]
     return _named(ax, labels)
 
 
-def image(ax: Axes, img: Any, *, low: float | None = None, high: float | None = None, **labels: Any):
+def image(ax: Axes, img: Any, *, low: Any = None, high: Any = None, **labels: Any) -> Axes:
     """An image [H, W] or [1, H, W] in gray without ticks; `low` is black, `high` is white."""
     x = _numpy(img)
     ax.imshow(x.reshape(x.shape[-2:]), vmin=low, vmax=high, cmap="gray", interpolation="nearest")
@@ -89,9 +95,7 @@ def image(ax: Axes, img: Any, *, low: float | None = None, high: float | None = 
     return _named(ax, labels)
 
 
-def image_grid(
-    ax: Axes, imgs: Any, columns: int, *, low: float | None = None, high: float | None = None, **labels: Any
-):
+def image_grid(ax: Axes, imgs: Any, columns: int, *, low: Any = None, high: Any = None, **labels: Any) -> Axes:
     """Images [N, 1, H, W] row by row, with a white gap of one pixel between them."""
     x = _numpy(imgs).astype(float)
     x = x.reshape(len(x), *x.shape[-2:])
@@ -104,8 +108,15 @@ def image_grid(
 
 
 def ellipse(
-    ax: Axes, mean: Any, cov: Any, *, color: str, label: str | None = None, learned: bool = False, stds: float = 2.0
-):
+    ax: Axes,
+    mean: Any,
+    cov: Any,
+    *,
+    color: str,
+    label: str | None = None,
+    learned: bool = False,
+    stds: float | int = 2.0,
+) -> Axes:
     """The outline of a Gaussian in the plane, `stds` standard deviations from its mean [2]."""
     var, axes = np.linalg.eigh(_numpy(cov))
     width, height = 2 * stds * np.sqrt(var)
@@ -116,7 +127,7 @@ def ellipse(
     return ax
 
 
-def annotate(ax: Axes, text: str, xy: tuple[float, float], xytext: tuple[float, float], *, color: str = EXACT):
+def annotate(ax: Axes, text: str, xy: Any, xytext: Any, *, color: str = EXACT) -> Axes:
     """Words at `xytext`, with a thin arrow to the point `xy`, both in data coordinates."""
     ax.annotate(text, xy, xytext, color=color, arrowprops={"arrowstyle": "->", "color": color, "linewidth": 0.8})
     return ax

@@ -94,7 +94,7 @@ def explore(
     draw: Callable[..., object],
     *,
     alt: str,
-    figsize: tuple[float, float] = (5.0, 4.0),
+    figsize: tuple[float | int, float | int] = (5.0, 4.0),
     panels: tuple[int, int] | None = None,
     interval: int = 200,
     **axes: Iterable[Any],

@@ -66,12 +66,14 @@ def expectation_maximization(
 ) -> tuple[Float[Tensor, "K"], Float[Tensor, "D V K"]]:
     """Log weights and log pixel probabilities of a mixture of `size` products, fitted to images [N, *event] by EM.
 
-    Each component is drawn towards independent pixels as by `strength` imaginary images from them (10 is about best on
-    the digits' validation split). It starts from the images nearest to one image that is picked at random.
+    Each component is drawn towards independent pixels as by `strength` imaginary images from them (10 is about
+    best on the digits' validation split). It starts from the images nearest to one image that is picked at random.
     What never decreases is the log probability of `pixels` plus that of the imaginary images [Dempster1977].
     """
     (pixels,) = _pixels(levels, pixels=pixels)
     require(isinstance(size, int) and 1 <= size <= len(pixels), "size", size, f"an integer in 1..{len(pixels)}")
+    require(isinstance(iterations, int) and iterations >= 1, "iterations", iterations, "an integer, 1 or more")
+    require(strength > 0, "strength", strength, "more than 0")
     prior = strength * _independent(pixels, levels)[1].squeeze(2).exp()
     picked = pixels[torch.randperm(len(pixels), generator=generator, device=generator.device)[:size]]
     nearest = torch.cdist(pixels.double(), picked.double()).argmin(1)

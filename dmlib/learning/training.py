@@ -17,6 +17,7 @@ from dmlib.learning import rng
 
 
 def identity(batch: Tensor) -> Tensor:
+    """The batch as it is."""
     return batch
 
 

@@ -22,7 +22,7 @@ def log_prob(p: Gaussian, x: Tensor) -> Float[Tensor, " B"]:
 
     In nats, summed over the event. Raises where var is 0. Eq. [eq-gaussian-log-density].
     """
-    _require_gaussian(p, "p")
+    require_gaussian(p, "p")
     require_like(x, "x", p.mean, "p.mean")
     return -0.5 * per_example((x - p.mean) ** 2 / p.var + torch.log(2 * math.pi * p.var))
 
@@ -32,7 +32,7 @@ def entropy(p: Gaussian) -> Float[Tensor, " B"]:
 
     In nats, summed over the event. Raises where var is 0. [Bishop2006]
     """
-    _require_gaussian(p, "p")
+    require_gaussian(p, "p")
     return 0.5 * per_example(torch.log(2 * math.pi * math.e * p.var))
 
 
@@ -72,7 +72,7 @@ def sample(p: Gaussian, *, generator: torch.Generator) -> Float[Tensor, "B *even
 
     A variance of 0 gives the mean. The reparameterization of [Kingma2014].
     """
-    _require_gaussian(p, "p", points=True)
+    require_gaussian(p, "p", points=True)
     noise = torch.randn(p.mean.shape, generator=generator, dtype=p.mean.dtype, device=p.mean.device)
     return p.mean + p.var.sqrt() * noise
 
@@ -83,7 +83,8 @@ def standard(like: Tensor) -> Gaussian:
     return Gaussian(torch.zeros_like(like), torch.ones_like(like))
 
 
-def _require_gaussian(p: Gaussian, name: str, *, points: bool = False) -> None:
+def require_gaussian(p: Gaussian, name: str, *, points: bool = False) -> None:
+    """Raise unless p is a Gaussian of one shape and dtype with positive variances; `points` allows 0."""
     require(isinstance(p, Gaussian), name, type(p).__name__, "a Gaussian")
     require_float(p.mean, f"{name}.mean")
     require(p.mean.dim() > 0, f"the shape of {name}.mean", (), "(B, *event)")
@@ -95,6 +96,6 @@ def _require_gaussian(p: Gaussian, name: str, *, points: bool = False) -> None:
 
 
 def _require_pair(p: Gaussian, q: Gaussian) -> None:
-    _require_gaussian(p, "p")
-    _require_gaussian(q, "q")
+    require_gaussian(p, "p")
+    require_gaussian(q, "q")
     require_like(q.mean, "q.mean", p.mean, "p.mean")

@@ -32,9 +32,10 @@ def binomial(logits: Tensor, counts: Tensor, n: int) -> Float[Tensor, " B"]:
     _require_event(logits, "logits")
     require(isinstance(n, int) and n >= 1, "n", n, "an integer >= 1")
     k = _counts(counts, "counts", logits.shape, n)
-    choices = math.lgamma(n + 1) - torch.lgamma(k + 1) - torch.lgamma(n - k + 1)
-    k = k.to(logits.dtype)
-    return per_example(choices.to(logits.dtype) + k * logsigmoid(logits) + (n - k) * logsigmoid(-logits))
+    log_choices = math.lgamma(n + 1) - torch.lgamma(k + 1) - torch.lgamma(n - k + 1)
+    log_odds = logits.double()  # large terms cancel
+    log_mass = log_choices + k * logsigmoid(log_odds) + (n - k) * logsigmoid(-log_odds)
+    return per_example(log_mass.to(logits.dtype))
 
 
 def continuous_bernoulli(logits: Tensor, x: Tensor) -> Float[Tensor, " B"]:
@@ -72,17 +73,14 @@ def discretized_gaussian(mean: Tensor, log_scale: Tensor, x_levels: Tensor, leve
     _require_scale(log_scale, "log_scale", mean)
     _require_levels(levels)
     x = _counts(x_levels, "x_levels", mean.shape, levels - 1, integer=True)
-    half, inv_scale = 1 / (levels - 1), torch.exp(-log_scale.double())
-    offset = (2 * x / (levels - 1) - 1 - mean.double()) * inv_scale  # of the bin's center from the mean
-    # A bin and its mirror image have one mass: take the inner one in the lower tail, the end bins as x = 0.
-    near, far = half * inv_scale - offset.abs(), -half * inv_scale - offset.abs()
-    outward = torch.where(x == 0, offset, -offset) + half * inv_scale
-    log_mass = torch.where(
-        (x == 0) | (x == levels - 1),
-        torch.special.log_ndtr(outward),
-        _log_ndtr_difference(near, far, 2 * half * inv_scale),
-    )
-    return per_example(log_mass.to(mean.dtype))
+    inv_scale = torch.exp(-log_scale.double())
+    upper = ((2 * x + 1) / (levels - 1) - 1 - mean.double()) * inv_scale
+    lower = ((2 * x - 1) / (levels - 1) - 1 - mean.double()) * inv_scale
+    above = upper + lower > 0  # a bin and its mirror image have one mass: take the one in the lower tail
+    near, far = torch.where(above, -lower, upper), torch.where(above, -upper, lower)
+    inner = _log_ndtr_difference(near, far, 2 / (levels - 1) * inv_scale)
+    ends = torch.special.log_ndtr(torch.where(x == 0, upper, -lower))
+    return per_example(torch.where((x == 0) | (x == levels - 1), ends, inner).to(mean.dtype))
 
 
 def categorical(logits: Tensor, x: Tensor) -> Float[Tensor, " B"]:
@@ -140,7 +138,8 @@ def _require_scale(scale: Tensor, name: str, mean: Tensor) -> None:
     require_float(scale, name)
     was, must = tuple(scale.shape), f"() or {tuple(mean.shape)}, that of mean"
     require(scale.shape in (torch.Size(), mean.shape), f"the shape of {name}", was, must)
-    require(scale.dtype == mean.dtype, f"the dtype of {name}", scale.dtype, f"{mean.dtype}, that of mean")
+    if scale.dim() > 0:  # one number never promotes
+        require(scale.dtype == mean.dtype, f"the dtype of {name}", scale.dtype, f"{mean.dtype}, that of mean")
 
 
 def _require_levels(levels: int) -> None:

@@ -149,7 +149,8 @@ def _observed(m: LinearChain) -> range:
 def _require_parameters(matrix: Tensor, name: str, b: Tensor, var: Tensor) -> None:
     for value, label in ((matrix, name), (b, "b"), (var, "var")):
         require_float(value, label)
-        require(value.dtype == b.dtype, f"the dtype of {label}", value.dtype, f"{b.dtype}, that of b")
+        if value.dim() > 0:  # one number never promotes
+            require(value.dtype == b.dtype, f"the dtype of {label}", value.dtype, f"{b.dtype}, that of b")
     require_all(var > 0, "var", var, "> 0")
 
 
@@ -160,7 +161,6 @@ def _require_data(m: LinearGaussian | LinearChain, x: Tensor) -> None:
 
 
 def _require_encoder(m: LinearGaussian, x: Tensor, q: Gaussian) -> None:
-    require_float(q.mean, "q.mean")
+    gaussian.require_gaussian(q, "q")
     require_shape(q.mean, "q.mean", x.shape[0], m.W.shape[1])
     require(q.mean.dtype == x.dtype, "the dtype of q.mean", q.mean.dtype, f"{x.dtype}, that of x")
-    gaussian.kl(q, q)  # raises where q is no proper Gaussian

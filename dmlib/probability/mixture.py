@@ -26,7 +26,7 @@ class Mixture:
     vars: Tensor  # [K]
 
     def __post_init__(self) -> None:
-        for value, name in ((self.weights, "weights"), (self.means, "means"), (self.vars, "vars")):
+        for value, name in ((self.means, "means"), (self.weights, "weights"), (self.vars, "vars")):
             require_float(value, name)
             must = f"{self.means.dtype}, that of means"
             require(value.dtype == self.means.dtype, f"the dtype of {name}", value.dtype, must)
@@ -55,41 +55,41 @@ def sample(m: Mixture, n: int, *, generator: torch.Generator) -> Float[Tensor, "
     return m.means[k] + m.vars[k].sqrt()[:, None] * noise
 
 
-def log_prob(m: Mixture, x: Tensor, alpha_bar: float | Tensor = 1.0) -> Float[Tensor, " B"]:
+def log_prob(m: Mixture, x: Tensor, alpha_bar: float | int | Tensor = 1.0) -> Float[Tensor, " B"]:
     """The log-density of the rows of x [B, D] under the diffused mixture, in nats.
 
     alpha_bar is one number or [B], in [0, 1]; 1 is the mixture itself, where points raise.
     Eq. [eq-mixture-posterior-mean].
     """
-    return torch.logsumexp(_diffused(m, x, alpha_bar, "alpha_bar").log_joint, 1).to(x.dtype)
+    return torch.logsumexp(_diffused(m, x, alpha_bar).log_joint, 1).to(x.dtype)
 
 
-def posterior_mean(m: Mixture, x_t: Tensor, alpha_bar_t: float | Tensor) -> Float[Tensor, "B D"]:
+def posterior_mean(m: Mixture, x_t: Tensor, alpha_bar_t: float | int | Tensor) -> Float[Tensor, "B D"]:
     """The exact E[x_0 given x_t]: what a perfect denoiser returns.
 
     x_t is [B, D]; alpha_bar_t is one number or [B], in [0, 1]; at 1 points raise.
     Eq. [eq-mixture-posterior-mean].
     """
-    d = _diffused(m, x_t, alpha_bar_t, "alpha_bar_t")
+    d = _diffused(m, x_t, alpha_bar_t, "_t")
     return _average(d, d.means).to(x_t.dtype)
 
 
-def score(m: Mixture, x_t: Tensor, alpha_bar_t: float | Tensor) -> Float[Tensor, "B D"]:
+def score(m: Mixture, x_t: Tensor, alpha_bar_t: float | int | Tensor) -> Float[Tensor, "B D"]:
     """The gradient of the diffused log-density at each row of x_t [B, D].
 
     alpha_bar_t is one number or [B], in [0, 1]; at 1 points raise. Eq. [eq-score].
     """
-    d = _diffused(m, x_t, alpha_bar_t, "alpha_bar_t")
+    d = _diffused(m, x_t, alpha_bar_t, "_t")
     return _average(d, -d.residual / d.total[..., None]).to(x_t.dtype)
 
 
-def minimum_mse(m: Mixture, x_t: Tensor, alpha_bar_t: float | Tensor) -> Float[Tensor, " B"]:
+def minimum_mse(m: Mixture, x_t: Tensor, alpha_bar_t: float | int | Tensor) -> Float[Tensor, " B"]:
     """The trace of Cov[x_0 given x_t]: the squared error that no denoiser can avoid.
 
     x_t is [B, D]; alpha_bar_t is one number or [B], in [0, 1]; at 1 points raise.
     Summed over the event. Eq. [eq-mixture-posterior-mean].
     """
-    d = _diffused(m, x_t, alpha_bar_t, "alpha_bar_t")
+    d = _diffused(m, x_t, alpha_bar_t, "_t")
     between = (d.means - _average(d, d.means)[:, None]) ** 2
     return _average(d, between + d.vars[..., None]).sum(1).to(x_t.dtype)
 
@@ -124,10 +124,10 @@ class _Diffused(NamedTuple):
     vars: Tensor  # Var[x_0 given x_t, k]: [B, K]
 
 
-def _diffused(m: Mixture, x: Tensor, alpha_bar: float | Tensor, name: str) -> _Diffused:
-    require_float(x, "x")
-    require_shape(x, "x", None, m.means.shape[1])
-    a = _column(alpha_bar, name, x)
+def _diffused(m: Mixture, x: Tensor, alpha_bar: float | int | Tensor, suffix: str = "") -> _Diffused:
+    require_float(x, f"x{suffix}")
+    require_shape(x, f"x{suffix}", None, m.means.shape[1])
+    a = _column(alpha_bar, f"alpha_bar{suffix}", x)
     weights, means, var = (_beside(x, y).double() for y in (m.weights, m.means, m.vars))
     total = 1 - a + a * var
     require_all(total > 0, "the variance of x_t in a component", total, "> 0: a point needs alpha_bar < 1")
@@ -144,7 +144,7 @@ def _average(d: _Diffused, values: Tensor) -> Tensor:
     return torch.einsum("bk,bkd->bd", d.log_joint.softmax(1), values)
 
 
-def _column(alpha_bar: float | Tensor, name: str, x: Tensor) -> Tensor:
+def _column(alpha_bar: float | int | Tensor, name: str, x: Tensor) -> Tensor:
     """alpha_bar as [B, 1] (or [1, 1] for one number) in float64, beside x."""
     if not isinstance(alpha_bar, Tensor):
         require(0 <= alpha_bar <= 1, name, alpha_bar, "in [0, 1]")

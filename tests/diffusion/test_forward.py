@@ -269,7 +269,8 @@ BAD_PARTNERS = [
     ({"y": torch.zeros(1, 3)}, r"the shape of \w+ was \(1, 3\); it must be \(2, 3\)"),
     ({"y": torch.zeros(3)}, r"the shape of \w+ was \(3,\); it must be \(2, 3\)"),
     ({"y": torch.zeros(2, 3, dtype=torch.float64)}, r"the dtype of \w+ was torch.float64; it must be torch.float32"),
-    ({"y": torch.full((2, 3), math.nan)}, r"\w+ was nan; it must be finite"),
+    ({"y": torch.full((2, 3), math.nan)}, r"(x_t|noise) was nan; it must be finite"),
+    ({"y": torch.zeros(2, 3), "x": torch.full((2, 3), math.nan)}, "x_0 was nan; it must be finite"),
 ]
 CALLS = {
     "transition": lambda n, a: forward.q_transition(n, a["x"], a["s"], a["t"]),

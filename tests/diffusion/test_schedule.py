@@ -77,12 +77,16 @@ def test_linear_defaults_are_those_of_the_paper() -> None:
     np.testing.assert_allclose(noise.alpha_bar[1000].log(), product, rtol=1e-12)
 
 
-@pytest.mark.parametrize(("T", "s"), [(1000, 0.008), (50, 0.008), (20, 0.1)])
+@pytest.mark.parametrize(("T", "s"), [(1000, 0.008), (50, 0.008), (20, 0.1), (10, 0.0)])
 def test_cosine_is_the_squared_cosine_until_the_cap(T: int, s: float) -> None:
     noise = schedule.cosine(T, s)
     f = [math.cos((t / T + s) / (1 + s) * math.pi / 2) ** 2 for t in range(T)]
     np.testing.assert_allclose(noise.alpha_bar[:T], np.array(f) / f[0], rtol=1e-10)  # T rounded factors
     np.testing.assert_allclose(noise.beta[T], 0.999, rtol=1e-12)
+
+
+def test_cosine_defaults_are_those_of_the_paper() -> None:
+    assert torch.equal(schedule.cosine(20).alpha_bar, schedule.cosine(20, 0.008, 0.999).alpha_bar)
 
 
 def test_cosine_caps_every_beta_at_max_beta() -> None:
@@ -146,6 +150,7 @@ def test_a_bad_alpha_bar_is_named(alpha_bar: torch.Tensor, message: str) -> None
         (lambda: schedule.linear(10, 1e-4, math.nan), r"beta was .*; it must be in \(0, 1\)"),
         (lambda: schedule.cosine(10, s=-0.1), "s was -0.1; it must be finite and at least 0"),
         (lambda: schedule.cosine(10, s=math.inf), "s was inf; it must be finite and at least 0"),
+        (lambda: schedule.cosine(10, max_beta=0.0), r"max_beta was 0.0; it must be in \(0, 1\)"),
         (lambda: schedule.cosine(10, max_beta=1.0), r"max_beta was 1.0; it must be in \(0, 1\)"),
         (lambda: schedule.from_betas(torch.tensor([0.1])), "the dtype of beta was torch.float32; it must be"),
         (lambda: schedule.from_betas(f64(0.1)[None]), r"the shape of beta was \(1, 1\); it must be \(any\)"),

@@ -49,6 +49,7 @@ def test_splits_are_pinned() -> None:
     assert found == {"train": "0f6898143ae83672", "validation": "4e643bf5351470d6", "test": "889244e842349b09"}
 
 
+@settings(deadline=None)
 @given(st.text().filter(lambda name: name not in SIZES))
 def test_unknown_splits_raise(split: str) -> None:
     for function in (data.digits, data.digit_labels):
@@ -75,7 +76,7 @@ def test_toys_are_float32_of_their_generator_alone(toy) -> None:
     assert torch.equal(before, torch.get_rng_state())
 
 
-@settings(max_examples=20)
+@settings(deadline=None)
 @given(st.sampled_from(TOYS), st.integers(max_value=0))
 def test_toys_of_no_points_raise(toy, n: int) -> None:
     with pytest.raises(ValueError, match=r"n was .*; it must be an integer, 1 or more"):

@@ -8,7 +8,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.distributions import Categorical, Independent, MixtureSameFamily
 
@@ -43,6 +43,7 @@ def test_bits_per_dim_of_fair_coins_is_one() -> None:
     assert metrics.bits_per_dim(log_prob.float(), 12).dtype == torch.float32
 
 
+@settings(deadline=None)
 @given(st.integers(2, 300), st.integers(1, 4))
 def test_uniform_is_the_bits_of_equal_levels(levels: int, dims: int) -> None:
     pixel = Independent(Categorical(logits=torch.zeros(dims, levels, dtype=torch.float64)), 1)
@@ -64,9 +65,7 @@ def test_independent_pixels_are_smoothed_frequencies() -> None:
 def test_both_rungs_are_distributions() -> None:
     train, validation, every = random_images(40, 4), random_images(10, 4, seed=1), all_images(3, 4)
     independent = metrics.independent_pixels(train, every, levels=3)
-    mixture, _ = metrics.mixture_of_products(
-        train, validation, every, levels=3, sizes=(3,), generator=rng.generator(0)
-    )
+    mixture, _ = metrics.mixture_of_products(train, validation, every, levels=3, sizes=(3,), generator=rng.generator(0))
     np.testing.assert_allclose(independent.logsumexp(0), 0, atol=1e-12)
     np.testing.assert_allclose(mixture.logsumexp(0), 0, atol=1e-12)
 
@@ -75,7 +74,10 @@ def test_mixture_of_one_is_independent_pixels() -> None:
     images = random_images(40, 2, 3, levels=4)
     frequencies = torch.stack([(images.flatten(1) == v).double().mean(0) for v in range(4)], 1)
     rung = torch.stack(
-        [metrics.independent_pixels(images[..., d // 3, d % 3, None], torch.arange(4)[:, None], levels=4) for d in range(6)]
+        [
+            metrics.independent_pixels(images[..., d // 3, d % 3, None], torch.arange(4)[:, None], levels=4)
+            for d in range(6)
+        ]
     ).exp()
     log_weights, log_probs = metrics.expectation_maximization(images, 1, 4, generator=rng.generator(0), strength=5.0)
     assert log_weights.tolist() == [0.0]
@@ -134,6 +136,30 @@ def test_size_is_the_best_on_validation() -> None:
         assert size == expected
 
 
+def test_size_is_chosen_by_the_evidence() -> None:
+    kinds = random_images(200, 1, seed=3).expand(-1, 8)
+    kept = torch.rand(200, 8, generator=rng.generator(6)) < 0.3
+    images, sizes = torch.where(kept, kinds, random_images(200, 8, seed=4)), (1, 2, 3, 4)
+    g, scores = rng.generator(0), []
+    for size in sizes:
+        fit = metrics.expectation_maximization(images[:120], size, 3, generator=g)
+        scores.append(as_distribution(*fit).log_prob(images[120:]).mean().item())
+    _, found = metrics.mixture_of_products(
+        images[:120], images[120:], images, levels=3, sizes=sizes, generator=rng.generator(0)
+    )
+    assert found == sizes[int(np.argmax(scores))] > 1
+
+
+def test_default_iterations_are_enough_on_digits() -> None:
+    train, validation = (data.digits(split).flatten(1).long() for split in ("train", "validation"))
+    default, long = (
+        metrics.expectation_maximization(train, 20, 17, generator=rng.generator(0), **more)
+        for more in ({}, {"iterations": 150})
+    )
+    log_probs = [as_distribution(*fit).log_prob(validation).mean() for fit in (default, long)]
+    np.testing.assert_allclose(*log_probs, rtol=1e-6)
+
+
 def test_rungs_on_digits() -> None:
     train, validation, test = (data.digits(split) for split in ("train", "validation", "test"))
     independent = metrics.independent_pixels(torch.cat([train, validation]), test, levels=17)
@@ -154,6 +180,7 @@ def test_rungs_take_their_randomness_from_the_generator() -> None:
     assert not torch.equal(first, other)
 
 
+@settings(deadline=None)
 @given(st.integers(max_value=1))
 def test_bad_levels_raise(levels: int) -> None:
     with pytest.raises(ValueError, match=r"levels was .*; it must be an integer, 2 or more"):
@@ -162,6 +189,7 @@ def test_bad_levels_raise(levels: int) -> None:
         metrics.independent_pixels(random_images(3, 2), random_images(3, 2), levels=levels)
 
 
+@settings(deadline=None)
 @given(st.integers(max_value=0))
 def test_bits_per_dim_of_no_dimensions_raises(dims: int) -> None:
     with pytest.raises(ValueError, match=r"event_dims was .*; it must be an integer, 1 or more"):
@@ -181,6 +209,7 @@ def test_bits_per_dim_of_something_else_raises(log_prob: torch.Tensor, message: 
         metrics.bits_per_dim(log_prob, 2)
 
 
+@settings(deadline=None)
 @given(
     st.sampled_from(["train", "validation", "test"]),
     st.sampled_from(
@@ -201,6 +230,7 @@ def test_bad_images_raise(name: str, bad: tuple[torch.Tensor, str]) -> None:
         metrics.mixture_of_products(**splits, levels=3, sizes=(1,), generator=rng.generator(0))
 
 
+@settings(deadline=None)
 @given(st.one_of(st.integers(max_value=0), st.integers(7, 99)))
 def test_bad_sizes_raise(size: int) -> None:
     images = random_images(6, 2)
@@ -208,9 +238,12 @@ def test_bad_sizes_raise(size: int) -> None:
         metrics.mixture_of_products(images, images, images, levels=3, sizes=(1, size), generator=rng.generator(0))
 
 
-def test_no_sizes_and_no_smoothing_raise() -> None:
+def test_no_sizes_no_smoothing_and_no_iterations_raise() -> None:
     images = random_images(6, 2)
     with pytest.raises(ValueError, match="sizes was"):
         metrics.mixture_of_products(images, images, images, levels=3, sizes=(), generator=rng.generator(0))
     with pytest.raises(ValueError, match="smoothing was 0"):
         metrics.independent_pixels(images, images, levels=3, smoothing=0.0)
+    for bad in ({"iterations": 0}, {"strength": 0.0}):
+        with pytest.raises(ValueError, match=r"(iterations|strength) was 0"):
+            metrics.expectation_maximization(images, 2, 3, generator=rng.generator(0), **bad)

@@ -7,7 +7,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dmlib.learning import rng
@@ -19,11 +19,13 @@ def first_draws(*name: int) -> list[int]:
     return torch.randint(2**62, (4,), generator=rng.generator(*name)).tolist()
 
 
+@settings(deadline=None)
 @given(names)
 def test_a_name_makes_its_stream_again(name: list[int]) -> None:
     assert first_draws(*name) == first_draws(*name)
 
 
+@settings(deadline=None)
 @given(names, names)
 def test_two_names_have_two_streams(one: list[int], other: list[int]) -> None:
     assert (first_draws(*one) == first_draws(*other)) == (one == other)
@@ -65,6 +67,7 @@ def test_the_state_of_the_process_is_not_touched() -> None:
 bad = st.one_of(st.integers(max_value=-1), st.floats(), st.text(), st.none(), st.booleans())
 
 
+@settings(deadline=None)
 @given(bad, st.lists(st.integers(0, 9), max_size=2))
 def test_negative_and_non_integer_names_raise(wrong: object, path: list[int]) -> None:
     for name in itertools.permutations([wrong, *path]):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -95,7 +96,7 @@ ESTIMATORS = [elbo.sgvb_a, elbo.iwae, elbo.effective_sample_size, lambda w: elbo
 
 
 @pytest.mark.parametrize("fn", ESTIMATORS)
-def test_bad_weights_are_named(fn: object) -> None:
+def test_bad_weights_are_named(fn: Callable) -> None:
     name = "(log_w|log_lik)"
     with pytest.raises(ValueError, match=rf"the shape of {name} was \(2,\); it must be \(any, any\)"):
         fn(torch.zeros(2))

@@ -99,6 +99,8 @@ def test_sample_has_the_mean_the_variance_and_the_reparameterized_gradient(event
     assert (((draws - p.mean) ** 2).mean(0) - p.var).abs().le(4.5 * p.var * math.sqrt(2 / n)).all()
     leaf = Gaussian(*(v.clone().requires_grad_() for v in p))
     x = gaussian.sample(leaf, generator=seeded(10))
+    noise = torch.randn(p.mean.shape, generator=seeded(10), dtype=torch.float64)
+    close(x.detach(), p.mean + p.var.sqrt() * noise)
     x.sum().backward()
     close(leaf.mean.grad, torch.ones_like(p.mean))
     close(leaf.var.grad, ((x - leaf.mean) / (2 * leaf.var)).detach())

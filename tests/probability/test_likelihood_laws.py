@@ -31,7 +31,7 @@ DISCRETE = {
 CONTINUOUS = {
     "continuous-bernoulli": (
         likelihoods.continuous_bernoulli,
-        (f64(-700.0, -30.0, -0.21, -1e-9, 0.0, 0.19, 2.0, 30.0, 700.0),),
+        (f64(-700.0, -30.0, -0.39, -0.21, -1e-9, 0.0, 0.19, 2.0, 30.0, 700.0),),
         (0.0, 1.0),
     ),
     "gaussian": (likelihoods.gaussian, (f64(-1.0, 0.5), f64(-2.0, 1.0)), (-16.0, 16.0)),
@@ -68,7 +68,7 @@ def test_mean_is_the_integral(name: str) -> None:
     likelihood, params, _ = CONTINUOUS[name]
     x, probability = quadrature(name)
     expected = (x * probability).sum(1)
-    torch.testing.assert_close(likelihoods.mean(likelihood, *params), expected, rtol=1e-11, atol=1e-11)  # quadrature
+    torch.testing.assert_close(likelihoods.mean(likelihood, *params), expected, rtol=1e-13, atol=1e-13)
 
 
 @pytest.mark.parametrize("name", DISCRETE)
@@ -121,6 +121,16 @@ def test_one_number_may_be_the_scale() -> None:
     assert likelihoods.draw(likelihoods.gaussian, mean, torch.tensor(0.0), generator=g).shape == (3, 2)
     assert likelihoods.draw(likelihoods.discretized_gaussian, mean, torch.tensor(0.0), generator=g).shape == (3, 2)
     assert likelihoods.mean(likelihoods.discretized_gaussian, mean, torch.tensor(0.0)).shape == (3, 2)
+
+
+def test_categories_are_the_last_dimension() -> None:
+    logits = torch.linspace(-3, 3, 2 * 3 * 4, dtype=torch.float64).sin().view(2, 3, 4) * 3
+    mean = likelihoods.mean(likelihoods.categorical, logits)
+    one_by_one = torch.stack([likelihoods.mean(likelihoods.categorical, row) for row in logits])
+    torch.testing.assert_close(mean, one_by_one, rtol=1e-12, atol=1e-12)
+    sure = torch.where(torch.arange(4) == torch.tensor([[0, 3, 1], [2, 2, 0]])[..., None], 0.0, -100.0)
+    x = likelihoods.draw(likelihoods.categorical, sure, generator=torch.Generator().manual_seed(6))
+    assert x.tolist() == [[0, 3, 1], [2, 2, 0]]
 
 
 def test_draws_repeat_with_their_generator() -> None:
