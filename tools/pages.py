@@ -75,11 +75,11 @@ def main() -> int:
     source = stage(root)
     builder = Path(sys.executable).with_name("jupyter-book")
     command = [builder, "build", source, "--path-output", root, "-W", "-n", "--keep-going"]
-    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"PYTHONWARNINGS": "ignore"})
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"NO_COLOR": "1"})
     index = root / "_build" / "html" / "index.html"
     missing = [page for page in execute.pages(root) if not (root / "_build" / "html" / f"{page}.html").exists()]
     if done.returncode or missing:
-        print(done.stdout[-4000:], done.stderr[-8000:], file=sys.stderr)
+        print(done.stderr[-8000:] or done.stdout[-8000:], file=sys.stderr)
         print(f"The pages were not built; missing: {', '.join(missing) or 'none'}.", file=sys.stderr)
         shutil.rmtree(root / "_build" / "html", ignore_errors=True)
         shutil.rmtree(root / "_build" / ".doctrees", ignore_errors=True)
