@@ -2,7 +2,7 @@
 ENV ?= .venv
 BIN := $(ENV)/bin
 PY := $(BIN)/python
-export OMP_NUM_THREADS ?= 2
+export OMP_NUM_THREADS := 1
 export TQDM_DISABLE := 1
 export PYDEVD_DISABLE_FILE_VALIDATION := 1
 SHAPES := --jaxtyping-packages=dmlib,beartype.beartype
@@ -31,7 +31,7 @@ lint: env
 	$(BIN)/codespell
 
 unit: env
-	OMP_NUM_THREADS=1 $(PY) -m pytest tests -m "not built" -n 2 $(SHAPES)
+	$(PY) -m pytest tests -m "not built" -n 2 $(SHAPES)
 
 notebooks: env
 	DMLIB_STATIC=1 $(PY) -m pytest $(NBVAL) -n 2 --dist loadfile $(CHAPTERS)

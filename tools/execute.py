@@ -18,7 +18,7 @@ import nbformat
 import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
-KERNEL_ENVIRONMENT = {"OMP_NUM_THREADS": "2", "TQDM_DISABLE": "1", "DMLIB_STATIC": "1"}
+KERNEL_ENVIRONMENT = {"OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1", "DMLIB_STATIC": "1"}
 CELL_TIMEOUT = 300
 
 

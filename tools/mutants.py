@@ -121,17 +121,15 @@ def run_tests(path: Path) -> bool:
     """Whether the module's own tests pass, in this process."""
     import pytest
 
-    room, stem = path.parent.name, path.stem
-    tests = sorted((execute.ROOT / "tests" / room).glob("test_*.py"))
-    mine = [t for t in tests if stem in t.stem] or tests
-    others = [t for t in tests if t not in mine]
-    return pytest.main(["-x", "-q", "-p", "no:cacheprovider", *map(str, [*mine, *others])]) == 0
+    tests = sorted((execute.ROOT / "tests" / path.parent.name).glob(f"test_{path.stem}*.py"))
+    quiet = ["-p", "no:cacheprovider", "-W", "ignore::pytest.PytestAssertRewriteWarning"]
+    return pytest.main(["-x", "-q", *quiet, *map(str, tests)]) == 0
 
 
 def run_chapters(path: Path) -> bool:
     """Whether every chapter that uses the module runs through with its checks, in this process."""
     os.chdir(execute.ROOT / "chapters")
-    for chapter in execute.notebooks():
+    for chapter in reversed(execute.notebooks()):  # the quickest come last in the book
         cells = execute.code(chapter)
         if path in execute.reached("\n".join(cells), execute.ROOT):
             exec(compile("\n".join(cells), str(chapter), "exec"), {"display": lambda *a: None, "__name__": "chapter"})

@@ -59,11 +59,11 @@ class Run:
 
 
 def setup(budget: str = "small") -> Run:
-    """Set the style of figures and torch's threads; return where and how large this run is."""
+    """Set the style of figures and one thread for torch; return where and how large this run is."""
     require(budget in ("small", "full"), "budget", repr(budget), "'small' or 'full'")
     _figures_as_svg()
     mpl.rcParams.update(plotting.STYLE)
-    torch.set_num_threads(min(2, os.cpu_count() or 1))
+    torch.set_num_threads(1)  # the tensors of a chapter are small: a second thread would wait
     return Run("cuda" if torch.cuda.is_available() else "cpu", budget)
 
 
