@@ -161,6 +161,15 @@ def judge(job: tuple[Path, int, str, str]) -> tuple[Path, int, str, str]:
     return path, line, words, "survived" if alive else "chapters"
 
 
+def baseline(paths: list[Path]) -> None:
+    """Stop unless every module passes unchanged: else nothing could be learned from its mutants."""
+    for path in paths:
+        if not survives(path, path.read_text("utf8"), run_tests, SECONDS["tests"]):
+            raise SystemExit(f"{path.name} fails its own tests unchanged")
+    if not survives(paths[0], paths[0].read_text("utf8"), run_chapters, SECONDS["chapters"]):
+        raise SystemExit(f"a chapter that uses {paths[0].name} fails unchanged")
+
+
 def warm_up() -> None:
     """Load what the children need, but nothing of dmlib and no thread pool."""
     import hypothesis  # noqa: F401
@@ -206,10 +215,7 @@ def main() -> int:
     os.environ.update(execute.KERNEL_ENVIRONMENT | {"OMP_NUM_THREADS": "1", "MPLBACKEND": "agg"})
     warm_up()
     jobs = [(path, *mutant) for path in paths for mutant in mutants(path.read_text("utf8"))]
-    for path in paths:
-        fate = judge((path, 0, "unchanged", path.read_text("utf8")))[-1]
-        if fate != "survived":
-            raise SystemExit(f"{path.name} unchanged was killed ({fate}): nothing can be learned from its mutants.")
+    baseline(paths)
     done = []
     with multiprocessing.get_context("fork").Pool(2) as pool:
         for n, result in enumerate(pool.imap(judge, jobs), 1):
