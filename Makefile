@@ -40,7 +40,7 @@ pages: env
 	$(PY) -m tools.pages
 
 seen: env
-	$(PY) -m pytest tests -m built
+	$(PY) -m pytest tests -m built -n 2
 
 mutants: env  ## seed errors in every formula and see which the checks catch (about an hour)
 	$(PY) -m tools.mutants

@@ -29,10 +29,14 @@ document.addEventListener("DOMContentLoaded", () => {
     link.addEventListener("blur", hide);
   });
   document.addEventListener("keydown", (event) => { if (event.key === "Escape") hide(); });
-  // What is wider than the page scrolls in its own box, by keyboard too.
-  const reachable = () => document.querySelectorAll("div.math, mjx-container[display], .cell_output *, pre").forEach((box) => {
+  // What is wider than its column scrolls in its own box, by keyboard too.
+  const WIDE = ".math, .math mjx-container, .cell_output *, pre";
+  const contain = () => document.querySelectorAll(WIDE).forEach((box) => {
     if (box.scrollWidth > box.clientWidth && /auto|scroll/.test(getComputedStyle(box).overflowX)) box.tabIndex = 0;
   });
-  const typeset = window.MathJax && MathJax.startup && MathJax.startup.promise;
-  (typeset || Promise.resolve()).then(reachable);
+  window.addEventListener("load", () => {
+    const typeset = window.MathJax && MathJax.startup && MathJax.startup.promise;
+    (typeset || Promise.resolve()).then(contain);
+  });
+  window.addEventListener("resize", contain);
 });

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from pathlib import Path
 
 LEDGER_MIME = "application/vnd.dmlib.ledger+json"
@@ -17,6 +18,11 @@ def table(root: Path, name: str) -> list[dict[str, str]]:
 def cell(text: str) -> str:
     """Text that cannot break out of a table cell."""
     return text.replace("\\mid", r"\,\vert\,").replace("|", r"\vert ").replace("\n", " ").strip() or " "
+
+
+def plain(text: str) -> str:
+    """Text that Markdown shows as it is."""
+    return re.sub(r"([\\`*_{}\[\]<>#|$~^])", r"\\\1", text)
 
 
 def code(text: str) -> str:
@@ -63,7 +69,7 @@ def checks(found: dict[str, list[dict[str, str]]]) -> str:
     parts = []
     for chapter, done in found.items():
         body = [
-            [f"{{eq}}`{c['label']}`", cell(c["claim"]), c["route"].replace("_", " "), code(c["bound"])] for c in done
+            [f"{{eq}}`{c['label']}`", plain(c["claim"]), c["route"].replace("_", " "), code(c["bound"])] for c in done
         ]
         parts.append(f"### {chapter}\n\n{rows(['equation', 'claim', 'route', 'bound'], body)}")
     return "\n".join(parts)

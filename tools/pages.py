@@ -22,11 +22,13 @@ from tools import appendices, execute
 COPIED = ["_config.yml", "_toc.yml", "references.bib"]
 
 
-def write(path: Path, content: bytes) -> None:
-    """Write a file unless it holds this already."""
-    if not path.exists() or path.read_bytes() != content:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
+def write(path: Path, content: bytes) -> bool:
+    """Write a file unless it holds this already; returns whether it did not."""
+    if path.exists() and path.read_bytes() == content:
+        return False
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    return True
 
 
 def with_outputs(path: Path, outputs: list) -> bytes:
@@ -58,11 +60,15 @@ def staged(root: Path) -> dict[str, bytes]:
 
 
 def stage(root: Path) -> Path:
-    """Bring the staged folder up to date: nothing missing, nothing left over."""
+    """Bring the staged folder up to date: nothing missing, nothing left over.
+
+    Sphinx does not notice a changed style sheet, script or setting: then it starts afresh.
+    """
     source = root / "_build" / "source"
     files = staged(root)
-    for name, content in files.items():
-        write(source / name, content)
+    changed = [name for name, content in files.items() if write(source / name, content)]
+    if not all(name.startswith("chapters/") for name in changed):
+        shutil.rmtree(root / "_build" / ".doctrees", ignore_errors=True)
     for old in source.rglob("*"):
         if old.is_file() and old.relative_to(source).as_posix() not in files:
             old.unlink()
