@@ -22,6 +22,7 @@ document.addEventListener("DOMContentLoaded", () => {
     });
   };
   document.querySelectorAll('a[href*="#equation-"]').forEach((link) => {
+    if (link.closest(".eqno")) return;
     link.setAttribute("aria-describedby", "eq-card");
     link.addEventListener("mouseenter", () => show(link));
     link.addEventListener("focus", () => show(link));

@@ -170,7 +170,7 @@ def test_search_finds_a_chapter_from_a_file(visit):
 def test_hovering_or_focusing_a_reference_shows_its_equation(visit):
     name = next(p for p in PAGES if p.endswith("03-elbo"))
     page = visit(name)
-    link = page.locator('article a[href*="#equation-"]:not(.headerlink)').first
+    link = page.locator('article a.reference[href*="#equation-"]').first
     card = page.locator(".eq-card")
     assert not card.is_visible()
     for act in (link.hover, link.focus):

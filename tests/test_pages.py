@@ -115,10 +115,12 @@ def test_a_chapter_checks_its_own_equations():
         assert set(found) - defined - mine == set(), page
 
 
-def test_every_equation_is_numbered_on_its_page():
+def test_every_equation_has_a_number_that_links_to_it():
     for page, found in labels().items():
         anchors = {tag["id"] for tag in soup(f"{page}.html").select("div.math[id]")}
+        numbers = {tag["href"] for tag in soup(f"{page}.html").select("span.eqno a:not(.headerlink)")}
         assert {f"equation-{label}" for label in found} <= anchors, page
+        assert {f"#equation-{label}" for label in found} <= numbers, page
 
 
 def test_coverage_rows_say_where_they_are_carried():

@@ -2,6 +2,7 @@
 
 1. A chapter's number is that of its file name, so that chapter 9 is 9 before chapter 8 is written.
 2. Every page knows every numbered equation, so that hovering a reference shows it, from file:// too.
+3. An equation's number is a link to it, to copy or to send.
 """
 
 from __future__ import annotations
@@ -49,8 +50,16 @@ def write_equations(app, exception) -> None:
     (Path(app.outdir) / "_static" / "equations.js").write_text(script, "utf8")
 
 
+def link_numbers(app, pagename, templatename, context, doctree) -> None:
+    """Make the number beside each equation a link to that equation."""
+    number = r'<span class="eqno">(\([^<]*\))<a class="headerlink" href="([^"]*)"'
+    linked = r'<span class="eqno"><a href="\2">\1</a><a class="headerlink" href="\2"'
+    context["body"] = re.sub(number, linked, context.get("body", ""))
+
+
 def setup(app):
     """Called by Sphinx when the extension is loaded."""
     TocTreeCollectorWithStyles.assign_section_numbers = assign_by_file_name
+    app.connect("html-page-context", link_numbers)
     app.connect("build-finished", write_equations)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
