@@ -317,3 +317,20 @@ def test_other_bad_input_is_named() -> None:
         likelihoods.categorical(torch.zeros(3), torch.tensor(0))
     with pytest.raises(ValueError, match=r"the shape of logits was \(\); it must be \(B, \*event\)"):
         likelihoods.bernoulli(torch.zeros(()), torch.tensor(0))
+
+
+def test_bins_far_narrower_than_the_bell_have_density_times_width():
+    """The difference of the edges would cancel: the tolerance is a tenth of what it would lose."""
+    mean, log_scale = torch.tensor([[0.3]], dtype=torch.float64), torch.tensor(11.0, dtype=torch.float64)
+    found = likelihoods.discretized_gaussian(mean, log_scale, torch.tensor([[100]]), 256).item()
+    z = (2 * 100 / 255 - 1 - 0.3) * math.exp(-11)
+    expected = -0.5 * z**2 - 0.5 * math.log(2 * math.pi) + math.log(2 / 255) - 11
+    assert abs(found - expected) < 1e-13
+
+
+def test_categories_of_an_event_of_many_dimensions_are_summed_one_by_one():
+    generator = torch.Generator().manual_seed(5)
+    logits = torch.randn(3, 2, 4, 5, generator=generator, dtype=torch.float64)
+    x = torch.randint(5, (3, 2, 4), generator=generator)
+    each = [sum(logits[b, i, j].log_softmax(0)[x[b, i, j]] for i in range(2) for j in range(4)) for b in range(3)]
+    torch.testing.assert_close(likelihoods.categorical(logits, x), torch.stack(each), atol=1e-12, rtol=0)
