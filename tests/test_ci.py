@@ -45,7 +45,8 @@ def canary(source: str = "print(2 + 2)", stored: str = "4\n"):
         outputs=[new_output("stream", name="stdout", text=stored)],
     )
     text = new_markdown_cell("# Canary\n\n$$\n2 + 2 = 4\n$$ (eq-canary)\n\nSee {eq}`eq-canary`.")
-    return new_notebook(cells=[text, checked])
+    kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
+    return new_notebook(cells=[text, checked], metadata={"kernelspec": kernel})
 
 
 @pytest.fixture
@@ -133,7 +134,9 @@ def test_words_on_stderr_fail(book):
     nbformat.write(
         canary(source="import sys\nprint('oh', file=sys.stderr)\nprint(4)"), book / "chapters" / "01-canary.ipynb"
     )
-    assert make(book, "book").returncode != 0
+    done = make(book, "book")
+    assert done.returncode != 0
+    assert "stderr" in done.stderr
 
 
 def test_a_failing_unit_test_and_bad_style_fail(book):
