@@ -26,8 +26,8 @@ def plain(text: str) -> str:
 
 
 def code(text: str) -> str:
-    """Text as code, or nothing."""
-    return f"`{text}`" if text else " "
+    """Text as code, or nothing; a table splits at a bar even within code."""
+    return "`" + text.replace("|", r"\|") + "`" if text else " "
 
 
 def rows(header: list[str], body: list[list[str]]) -> str:
