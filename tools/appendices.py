@@ -78,10 +78,17 @@ def checks(found: dict[str, list[dict[str, str]]]) -> str:
 def coverage(root: Path, known: set[str]) -> str:
     """Every row of the inventory: where it is carried and what was made of it."""
     body = [
-        [r["id"], cell(r["statement"]), cell(r["chapter"]), reference(r["label"], known), r["status"], cell(r["note"])]
+        [r["id"], remark(r), cell(r["chapter"]), reference(r["label"], known), r["status"]]
         for r in table(root, "coverage")
     ]
-    return rows(["row", "statement", "chapter", "equation", "status", "correction or note"], body)
+    return rows(["row", "statement, and what is to be said of it", "chapter", "equation", "status"], body)
+
+
+def remark(row: dict[str, str]) -> str:
+    """The statement of a row, and under it the correction or note."""
+    title = "Correction" if row["status"] == "corrected" else "Note"
+    note = f"<br>**{title}:** {cell(row['note'])}" if row["note"] else ""
+    return cell(row["statement"]) + note
 
 
 def ledger(root: Path, kept: dict[str, dict]) -> str:
