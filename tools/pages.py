@@ -8,7 +8,6 @@ Sphinx reads again only what changed.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -81,7 +80,7 @@ def main() -> int:
     source = stage(root)
     builder = Path(sys.executable).with_name("jupyter-book")
     command = [builder, "build", source, "--path-output", root, "-W", "-n", "--keep-going"]
-    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"NO_COLOR": "1"})
+    done = subprocess.run(command, capture_output=True, text=True)
     index = root / "_build" / "html" / "index.html"
     missing = [page for page in execute.pages(root) if not (root / "_build" / "html" / f"{page}.html").exists()]
     if done.returncode or missing:
