@@ -9,7 +9,7 @@ SHAPES := --jaxtyping-packages=dmlib,beartype.beartype
 NBVAL := -p tools.capture --nbval-lax --nbval-current-env --nbval-cell-timeout 300 --nbval-sanitize-with tests/nbval_sanitize.cfg
 CHAPTERS = $$($(PY) -m tools.execute --list)
 
-.PHONY: book test live clean env lint unit notebooks pages seen
+.PHONY: book test live clean env lint unit notebooks pages seen bench
 
 book: env  ## execute what changed and build the pages
 	@$(PY) -m tools.execute
@@ -45,8 +45,13 @@ seen: env
 mutants: env  ## seed errors in every formula and see which the checks catch (about an hour)
 	$(PY) -m tools.mutants
 
+bench:  ## measure speed, quality and memory beside other implementations (about an hour); DEVICE=cuda for a GPU
+	@$(MAKE) --no-print-directory env ENV=.venv-bench
+	.venv-bench/bin/python -m pip install --quiet --no-deps -r benchmarks/requirements.txt
+	.venv-bench/bin/python -m benchmarks --device $(or $(DEVICE),cpu)
+
 clean:  ## remove what was made
-	rm -rf _build .venv *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf _build .venv .venv-bench *.egg-info .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 env: $(ENV)/.complete

@@ -59,6 +59,11 @@ def require_shape(x: Tensor, name: str, *shape: int | None) -> None:
     require(ok, f"the shape of {name}", was, "(" + ", ".join("any" if n is None else str(n) for n in shape) + ")")
 
 
+def widest_dtype(device: torch.device) -> torch.dtype:
+    """The dtype in which to compute what must be exact: float64, or float32 on a device that lacks it."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
 def per_example(x: Tensor) -> Tensor:
     """Sum [B, *event] over the event: [B]."""
     return x.flatten(1).sum(1) if x.dim() > 1 else x

@@ -52,7 +52,7 @@ def canary(source: str = "print(2 + 2)", stored: str = "4\n"):
 @pytest.fixture
 def book(tmp_path):
     """A copy of this house with nothing in it but the canary."""
-    skip = shutil.ignore_patterns("_build", ".venv", ".git", "chapters", "tests", "__pycache__", ".*_cache")
+    skip = shutil.ignore_patterns("_build", ".venv*", ".git", "chapters", "tests", "__pycache__", ".*_cache")
     shutil.copytree(ROOT, tmp_path, dirs_exist_ok=True, ignore=skip)
     (tmp_path / "_toc.yml").write_text(TOC)
     (tmp_path / "tests").mkdir()

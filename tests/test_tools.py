@@ -23,8 +23,8 @@ ROOMS = {
 @pytest.fixture
 def house(tmp_path):
     """A copy of the chapters and the package whose outputs are all fresh."""
-    for name in ("dmlib", "chapters"):
-        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("dmlib", "chapters", "figures"):
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__", "checkpoint*"))
     for name in ("_toc.yml", "requirements.txt"):
         shutil.copy(ROOT / name, tmp_path)
     for path in execute.notebooks(tmp_path):
@@ -51,6 +51,13 @@ def test_a_change_in_a_room_reaches_the_chapters_that_use_it(house, room):
     with (house / module).open("a") as file:
         file.write("\nCHANGED = True\n")
     assert stale(house) == users != set()
+
+
+def test_a_new_record_of_a_run_reaches_the_chapters_that_read_runs(house):
+    readers = {path.stem for path in execute.notebooks(house) if "figures/runs" in "".join(execute.code(path))}
+    (house / "figures" / "runs" / "new").mkdir()
+    (house / "figures" / "runs" / "new" / "metrics.json").write_text("{}")
+    assert stale(house) == readers != set()
 
 
 def test_a_change_beneath_every_room_reaches_every_chapter(house):

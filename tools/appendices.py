@@ -1,10 +1,13 @@
-"""The appendices that are made, not written: notation and ledger."""
+"""The appendices that are made, not written: notation, ledger and benchmarks."""
 
 from __future__ import annotations
 
 import csv
 import re
 from pathlib import Path
+
+from tools import benchmark_page
+from tools.tables import rows
 
 LEDGER_MIME = "application/vnd.dmlib.ledger+json"
 
@@ -28,12 +31,6 @@ def plain(text: str) -> str:
 def code(text: str) -> str:
     """Text as code, or nothing; a table splits at a bar even within code."""
     return "`" + text.replace("|", r"\|") + "`" if text else " "
-
-
-def rows(header: list[str], body: list[list[str]]) -> str:
-    """A Markdown table."""
-    lines = [header, ["---"] * len(header), *body]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
 
 
 def ledgers(kept: dict[str, dict]) -> dict[str, list[dict[str, str]]]:
@@ -120,4 +117,4 @@ them. *Later* marks what a chapter not yet written will carry.
 
 def made(root: Path, kept: dict[str, dict]) -> dict[str, str]:
     """The appendices by page name."""
-    return {"notation": notation(root), "ledger": ledger(root, kept)}
+    return {"notation": notation(root), "ledger": ledger(root, kept), "benchmarks": benchmark_page.page(root)}

@@ -1,7 +1,8 @@
 """Execute the chapters whose code, or whose part of dmlib, changed: python -m tools.execute [--list]
 
 The outputs are kept in _build/executed, one file a chapter, under a key made of the chapter's code cells,
-every module of dmlib that they reach, dmlib's data files and the pinned environment.
+every module of dmlib that they reach, dmlib's data files, the recorded runs where they read them, and the pinned
+environment.
 """
 
 from __future__ import annotations
@@ -69,6 +70,8 @@ def key(path: Path, root: Path = ROOT) -> str:
     """A digest of all that a chapter's outputs depend on."""
     cells = code(path)
     data = [f for f in (root / "dmlib").rglob("*") if f.is_file() and f.suffix not in (".py", ".pyc")]
+    if any("figures/runs" in cell for cell in cells):
+        data += (root / "figures" / "runs").glob("*/metrics.json")
     digest = hashlib.sha256(json.dumps(cells).encode())
     for file in sorted({*reached("\n".join(cells), root), *data, root / "requirements.txt"}):
         digest.update(file.relative_to(root).as_posix().encode() + b"\0" + file.read_bytes())

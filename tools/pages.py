@@ -45,7 +45,8 @@ def staged(root: Path) -> dict[str, bytes]:
     """Everything Jupyter Book is to read, by its path in the staged folder."""
     files = {name: (root / name).read_bytes() for name in COPIED}
     for folder in ("_assets", "figures"):
-        files |= {f.relative_to(root).as_posix(): f.read_bytes() for f in (root / folder).rglob("*") if f.is_file()}
+        shown = (f for f in (root / folder).rglob("*") if f.is_file() and f.suffix != ".safetensors")
+        files |= {f.relative_to(root).as_posix(): f.read_bytes() for f in shown}
     files["_ext/sphinx_book.py"] = (root / "tools" / "sphinx_book.py").read_bytes()
     files |= {f"chapters/{f.name}": f.read_bytes() for f in (root / "chapters").glob("*.md")}
     kept = {}

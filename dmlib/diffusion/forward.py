@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from dmlib.checks import Float, Tensor, require_all, require_float, require_like
+from dmlib.checks import Float, Tensor, require_all, require_float, require_like, widest_dtype
 from dmlib.diffusion.schedule import NoiseSchedule
 from dmlib.probability.gaussian import Gaussian
 
@@ -54,19 +54,28 @@ def q_posterior(schedule: NoiseSchedule, x_0: Tensor, x_t: Tensor, t: Tensor, s:
     """
     require_float(x_0, "x_0")
     require_like(x_t, "x_t", x_0, "x_0")
-    alpha_bar_s, alpha_bar_t = _pair(schedule, t - 1 if s is None else s, t, x_0)
-    added = (alpha_bar_s - alpha_bar_t) / alpha_bar_s  # the variance of x_t given x_s
-    weight_0 = alpha_bar_s.sqrt() * added / (1 - alpha_bar_t)
-    weight_t = (alpha_bar_t / alpha_bar_s).sqrt() * (1 - alpha_bar_s) / (1 - alpha_bar_t)
-    var = added * (1 - alpha_bar_s) / (1 - alpha_bar_t)
-    weight_0, weight_t, var = (c.to(x_0.dtype) for c in (weight_0, weight_t, var))
+    if s is None:
+        schedule.check(t, x_0)
+        tables = _posterior(torch.cat([schedule.alpha_bar[:1], schedule.alpha_bar[:-1]]), schedule.alpha_bar)
+        weight_0, weight_t, var = (schedule.at(table, t, x_0) for table in tables)
+    else:
+        weight_0, weight_t, var = (c.to(x_0.dtype) for c in _posterior(*_pair(schedule, s, t, x_0)))
     return Gaussian(weight_0 * x_0 + weight_t * x_t, var.expand_as(x_0))
 
 
+def _posterior(alpha_bar_s: Tensor, alpha_bar_t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The weights of x_0 and x_t in the posterior's mean, and its variance."""
+    added = (alpha_bar_s - alpha_bar_t) / alpha_bar_s  # the variance of x_t given x_s
+    weight_0 = alpha_bar_s.sqrt() * added / (1 - alpha_bar_t)
+    weight_t = (alpha_bar_t / alpha_bar_s).sqrt() * (1 - alpha_bar_s) / (1 - alpha_bar_t)
+    return weight_0, weight_t, added * (1 - alpha_bar_s) / (1 - alpha_bar_t)
+
+
 def _pair(schedule: NoiseSchedule, s: Tensor, t: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
-    """alpha_bar at s and at t, [B, 1, .., 1] in float64; raises unless 0 <= s < t <= T."""
+    """alpha_bar at s and at t, [B, 1, .., 1] in float64 where there is one; raises unless 0 <= s < t <= T."""
     schedule.check(t, like)
     schedule.check(s, like, "s", first=0)
     require_all(s < t, "s", s, "less than t")
-    alpha_bar_s = schedule.at(schedule.alpha_bar, s, like, torch.float64)
-    return alpha_bar_s, schedule.at(schedule.alpha_bar, t, like, torch.float64)
+    dtype = widest_dtype(like.device)
+    alpha_bar_s = schedule.at(schedule.alpha_bar, s, like, dtype)
+    return alpha_bar_s, schedule.at(schedule.alpha_bar, t, like, dtype)

@@ -5,6 +5,7 @@ The array's index is the paper's index: `alpha_bar[t]` belongs to time t, `alpha
 
 from __future__ import annotations
 
+import inspect
 import math
 from dataclasses import dataclass
 from functools import cached_property
@@ -104,3 +105,17 @@ def cosine(T: int, s: float = 0.008, max_beta: float = 0.999) -> NoiseSchedule:
     angle = (torch.arange(T + 1, dtype=torch.float64) / T + s) / (1 + s) * math.pi / 2
     target = angle.cos().square()
     return from_betas((1 - target[1:] / target[:-1]).clamp(max=max_beta))
+
+
+SCHEDULES = {"linear": linear, "cosine": cosine}
+
+
+def build(spec: dict) -> NoiseSchedule:
+    """The schedule that a plain dictionary describes: a "name", "linear" or "cosine", and the arguments of that one."""
+    options = dict(spec)
+    name = options.pop("name", None)
+    require(name in SCHEDULES, "spec['name']", repr(name), f"one of {', '.join(SCHEDULES)}")
+    known = list(inspect.signature(SCHEDULES[name]).parameters)
+    if not options.keys() <= set(known):
+        raise ValueError(f"the keys of spec for {name!r} were {sorted(options)}; they must be among {known}")
+    return SCHEDULES[name](**options)

@@ -14,11 +14,27 @@ from torch import nn
 from dmlib.checks import Float, Tensor, require, require_float, require_shape
 from dmlib.latent.vae import VAE
 from dmlib.learning import rng
+from dmlib.learning.convolutional import Classifier, ConvDecoder, ConvEncoder
+from dmlib.learning.precision import precision, reducible
+from dmlib.learning.unet import TIME_FEATURES, UNet, time_features
 from dmlib.probability import likelihoods
 
-TIME_FEATURES = 64
+__all__ = [
+    "MLP",
+    "MODELS",
+    "Decoder",
+    "GaussianEncoder",
+    "TimeMLP",
+    "UNet",
+    "build",
+    "precision",
+    "time_features",
+    "vae",
+]
+
 ACTIVATIONS = {"silu": nn.SiLU, "relu": nn.ReLU, "tanh": nn.Tanh, "gelu": nn.GELU, "softplus": nn.Softplus}
 LEVELED = ("binomial", "categorical", "discretized_gaussian")
+GAUSSIAN = ("gaussian", "discretized_gaussian")
 LIKELIHOODS = (*LEVELED, "bernoulli", "continuous_bernoulli", "gaussian")
 
 
@@ -34,6 +50,7 @@ class MLP(nn.Module):
             layers += [nn.Linear(n_in, n_out), ACTIVATIONS[activation]()]
         self.layers = nn.Sequential(*layers[:-1])
 
+    @reducible
     def forward(self, x: Tensor) -> Float[Tensor, "B D"]:
         require_shape(x, "x", None, self.layers[0].in_features)
         return self.layers(x)
@@ -42,27 +59,21 @@ class MLP(nn.Module):
 class TimeMLP(nn.Module):
     """A Network: (x_t, t) to a prediction of x_t's shape; `dim` is the size of one flat event.
 
-    t [B] is int64 in 1..T or a float such as gamma(t); it enters as sines and cosines.
+    t [B] is int64 in 1..T or a float such as gamma(t); it enters as sines and cosines. A `blind` network ignores it.
     """
 
-    def __init__(self, dim: int, hidden: int = 128, depth: int = 3) -> None:
+    def __init__(self, dim: int, hidden: int = 128, depth: int = 3, blind: bool = False) -> None:
         super().__init__()
         require(depth >= 1, "depth", depth, "1 or more")
-        self.dim = dim
+        self.dim, self.blind = dim, blind
         self.mlp = MLP([dim + TIME_FEATURES, *depth * [hidden], dim])
 
     def forward(self, x_t: Tensor, t: Tensor) -> Float[Tensor, "B *event"]:
         require_float(x_t, "x_t")
         require_shape(x_t.flatten(1), "x_t, flattened,", None, self.dim)
         require_shape(t, "t", len(x_t))
-        return self.mlp(torch.cat([x_t.flatten(1), time_features(t).to(x_t.dtype)], 1)).view_as(x_t)
-
-
-def time_features(t: Tensor) -> Float[Tensor, "B 64"]:
-    """Sines and cosines of each time [B] at frequencies from 1 down to 1/1000."""
-    frequencies = torch.logspace(0, -3, TIME_FEATURES // 2, device=t.device)
-    angles = t.float().unsqueeze(1) * frequencies
-    return torch.cat([angles.sin(), angles.cos()], 1)
+        time = time_features(torch.zeros_like(t) if self.blind else t)
+        return self.mlp(torch.cat([x_t.flatten(1), time.to(x_t.dtype)], 1)).view_as(x_t)
 
 
 class GaussianEncoder(nn.Module):
@@ -108,7 +119,7 @@ class Decoder(nn.Module):
         super().__init__()
         _require_levels(likelihood, levels)
         require(spread in ("shared", "pixel"), "spread", repr(spread), "'shared' or 'pixel'")
-        self.is_gaussian = likelihood in ("gaussian", "discretized_gaussian")
+        self.is_gaussian = likelihood in GAUSSIAN
         self.shape = (*event, levels) if likelihood == "categorical" else tuple(event)
         self.spread = nn.Parameter(torch.zeros(())) if self.is_gaussian and spread == "shared" else None
         outputs = 2 if self.is_gaussian and spread == "pixel" else 1
@@ -140,8 +151,27 @@ def vae(
     """
     decoder = Decoder(latent, hidden[::-1], event, likelihood, levels, spread)
     encoder = GaussianEncoder(event, hidden, latent, 2 if likelihood == "bernoulli" else levels)
+    return VAE(encoder, decoder, _law(likelihood, levels))
+
+
+def conv_vae(
+    channels: int, size: int, latent: int, widths: Sequence[int], likelihood: str, levels: int | None = None
+) -> VAE:
+    """A VAE of a ConvEncoder and a ConvDecoder, whose Gaussian decoders put out a spread for each pixel.
+
+    `levels` is as for `vae`; "categorical" is not offered.
+    """
+    _require_levels(likelihood, levels)
+    require(likelihood != "categorical", "likelihood", repr(likelihood), "one with one or two numbers for each pixel")
+    encoder = ConvEncoder(channels, size, widths, latent, 2 if likelihood == "bernoulli" else levels)
+    decoder = ConvDecoder(channels, size, widths, latent, 2 if likelihood in GAUSSIAN else 1)
+    return VAE(encoder, decoder, _law(likelihood, levels))
+
+
+def _law(likelihood: str, levels: int | None) -> Callable[..., Tensor]:
+    """The likelihood of this name, with its number of levels."""
     options = {"binomial": {"n": (levels or 0) - 1}, "discretized_gaussian": {"levels": levels}}.get(likelihood, {})
-    return VAE(encoder, decoder, functools.partial(getattr(likelihoods, likelihood), **options))
+    return functools.partial(getattr(likelihoods, likelihood), **options)
 
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
@@ -150,6 +180,9 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "gaussian_encoder": GaussianEncoder,
     "decoder": Decoder,
     "vae": vae,
+    "conv_vae": conv_vae,
+    "unet": UNet,
+    "classifier": Classifier,
 }
 
 

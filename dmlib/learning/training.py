@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import copy
-import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
-from torch.optim.swa_utils import get_ema_multi_avg_fn
+from torch.nn.parallel import DistributedDataParallel
 
 from dmlib.checks import Tensor, require, require_shape
-from dmlib.learning import rng
+from dmlib.learning import processes, rng
+from dmlib.learning.config import TrainConfig
+from dmlib.learning.precision import precision
+from dmlib.learning.state import TrainState
 
 
 def identity(batch: Tensor) -> Tensor:
@@ -26,40 +27,13 @@ class Objective:
     """What is minimized: `loss(model, x_0, *drawn)` [B], with `drawn = draw(x_0, generator=...)`.
 
     `prepare(batch)` makes x_0 from a batch of the data on the device: scales it, for example.
-    The loss is a pure function: all randomness is drawn before.
+    The loss is a pure function: all randomness is drawn before. Each drawn tensor has the batch as its first
+    dimension, or as its second where the first has another size, as the noise [S,B,K] of a VAE.
     """
 
     draw: Callable[..., tuple]
     loss: Callable[..., Tensor]
     prepare: Callable[[Tensor], Tensor] = identity
-
-
-@dataclass(frozen=True)
-class TrainConfig:
-    """How long and how fast to train; plain numbers, kept with the result."""
-
-    steps: int
-    batch_size: int = 128
-    lr: float = 1e-3
-    grad_clip: float | None = 1.0  # The largest norm of a gradient; None clips nothing.
-    ema_decay: float = 0.99  # The share of its old value that the averaged network keeps at each step.
-    seed: int = 0
-    log_every: int = 100  # Steps between two entries of the history.
-    patience: int | None = None  # Entries without a better validation loss before training stops; None: never.
-
-    def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "log_every"):
-            _require_count(getattr(self, name), name)
-        rng.generator(self.seed)  # Raises where the seed is no integer of 0 or more.
-        require(self.lr > 0, "lr", self.lr, "more than 0")
-        require(self.grad_clip is None or self.grad_clip > 0, "grad_clip", self.grad_clip, "None or more than 0")
-        require(0 <= self.ema_decay < 1, "ema_decay", self.ema_decay, "in [0, 1)")
-        if self.patience is not None:
-            _require_count(self.patience, "patience")
-
-
-def _require_count(n: int, name: str) -> None:
-    require(isinstance(n, int) and n >= 1, name, n, "an integer, 1 or more")
 
 
 @dataclass(frozen=True)
@@ -73,6 +47,7 @@ class TrainResult:
     model: nn.Module
     ema: nn.Module
     history: dict[str, list]
+    seconds: float  # Of training, all continuations together.
 
 
 def fit(
@@ -82,95 +57,89 @@ def fit(
     config: TrainConfig,
     *,
     device: torch.device | str = "cpu",
-    on_log: Callable[[dict[str, float]], Any] | None = None,
+    on_log: Callable[[dict[str, Any]], Any] | None = None,
     validation: Tensor | None = None,
 ) -> TrainResult:
     """The model trained in place on `data` [N, *event], its moving average, and the history of both losses.
 
     With `validation` data, `ema` holds the average that was best on them, and training stops after
-    `config.patience` entries of the history without a better one. Both networks come back in eval mode.
-    `on_log` receives each entry of the history. Raises RuntimeError, with its step, where a loss is not finite.
+    `config.patience` entries without a better one. Both networks come back in eval mode. `on_log` receives each
+    entry, with its pace. Under torchrun, N processes compute what one would. Raises RuntimeError where a loss is not
+    finite, OSError where a checkpoint cannot be written, Stopped on Ctrl-C and SIGTERM; the last checkpoint is kept.
     """
-    _check(data, validation, config)
-    model.to(device).train()
-    ema = copy.deepcopy(model).eval()
-    history: dict[str, list] = {"step": [], "loss": [], "validation": []}
-    best = None
-    for step, losses in _train(model, ema, objective, data.to(device), config):
-        entry = {"step": step, "loss": _mean(losses, step)}
-        if validation is not None:
-            entry["validation"] = _evaluate(ema, objective, validation.to(device), config, step)
-            if entry["validation"] < min(history["validation"], default=math.inf):
-                best = copy.deepcopy(ema.state_dict())
-        for name, value in entry.items():
-            history[name].append(value)
-        if on_log is not None:
-            on_log(entry)
-        if _out_of_patience(history["validation"], config.patience):
-            break
-    if best is not None:
-        ema.load_state_dict(best)
-    return TrainResult(model.eval(), ema, history)
+    # Set up.
+    device, rank, world = processes.join(device)
+    _check(data, validation, config, world)
+    state = TrainState(model.to(device).train(), config, data, validation)
+    data, validation = data.to(device), None if validation is None else validation.to(device)
+    # Resume.
+    state.resume()
+    # Wrap.
+    net = _wrap(model, objective.loss, config, world)
+    # Loop.
+    with precision(model, state.dtype), processes.stop_signals() as received:
+        while not state.finished:
+            state.update(net(*_batch(objective, data, config, state.step + 1, rank, world)))
+            if state.due:
+                entry = state.log(lambda ema: _evaluate(ema, objective, validation, config))
+                if on_log is not None and rank == 0:
+                    on_log(entry | state.pace)
+            stopped = processes.agree(received, state.due)
+            if stopped or state.finished or state.step % (config.checkpoint_every or config.steps) == 0:
+                state.save()
+            if stopped:
+                raise processes.Stopped(state.step, config.steps, config.checkpoint)
+    return TrainResult(model.eval(), state.best_ema(), state.history, state.duration)
 
 
-def _train(
-    model: nn.Module, ema: nn.Module, objective: Objective, data: Tensor, config: TrainConfig
-) -> Iterator[tuple[int, list[Tensor]]]:
-    """Take all steps; yield the number of the last one and the losses since, whenever an entry of history is due."""
-    optimizer = torch.optim.AdamW(model.parameters(), lr=config.lr, fused=True)
-    update_ema = get_ema_multi_avg_fn(config.ema_decay)
-    losses = []  # Tensors: to read a value at each step would make the device wait.
-    for step in range(1, config.steps + 1):
-        generator = rng.generator(config.seed, step, device=data.device)
-        rows = torch.randint(len(data), (config.batch_size,), generator=generator, device=data.device)
-        loss = _losses(model, objective, data.index_select(0, rows), generator).mean()
-        optimizer.zero_grad()
-        loss.backward()
-        if config.grad_clip is not None:
-            nn.utils.clip_grad_norm_(model.parameters(), config.grad_clip)
-        optimizer.step()
-        update_ema(list(ema.parameters()), list(model.parameters()), None)
-        losses.append(loss.detach())
-        if step % config.log_every == 0 or step == config.steps:
-            ema.load_state_dict(dict(model.named_buffers()), strict=False)  # Buffers are copied, not averaged.
-            yield step, losses
-            losses = []
+class _Loss(nn.Module):
+    """The module that is compiled and shared among processes: its forward is the mean loss of a batch."""
+
+    def __init__(self, model: nn.Module, loss: Callable[..., Tensor]) -> None:
+        super().__init__()
+        self.model, self.loss = model, loss
+
+    def forward(self, x_0: Tensor, *drawn: Tensor) -> Tensor:
+        losses = self.loss(self.model, x_0, *drawn)
+        require_shape(losses, "the loss", len(x_0))
+        return losses.mean()
 
 
-def _losses(model: nn.Module, objective: Objective, batch: Tensor, generator: torch.Generator) -> Tensor:
-    """The loss of each example of a batch, with fresh randomness."""
-    x_0 = objective.prepare(batch)
-    losses = objective.loss(model, x_0, *objective.draw(x_0, generator=generator))
-    require_shape(losses, "the loss", len(batch))
-    return losses
+def _wrap(model: nn.Module, loss: Callable[..., Tensor], config: TrainConfig, world: int) -> nn.Module:
+    """The model with its loss, compiled and shared as the configuration and the number of processes ask."""
+    net: nn.Module = _Loss(model, loss)
+    net = torch.compile(net) if config.compile else net
+    return DistributedDataParallel(net) if world > 1 else net
+
+
+def _batch(objective: Objective, data: Tensor, config: TrainConfig, step: int, rank: int, world: int) -> list[Tensor]:
+    """x_0 and all that is drawn for it: the share of this process in the one batch that all draw alike."""
+    generator = rng.generator(config.seed, step, device=data.device)
+    rows = torch.randint(len(data), (config.batch_size,), generator=generator, device=data.device)
+    x_0 = objective.prepare(data.index_select(0, rows))
+    parts = [x_0, *objective.draw(x_0, generator=generator)]
+    dims = [0 if len(part) == config.batch_size else 1 for part in parts]
+    return [part.chunk(world, dim)[rank] if world > 1 else part for part, dim in zip(parts, dims)]
 
 
 @torch.no_grad()
-def _evaluate(model: nn.Module, objective: Objective, data: Tensor, config: TrainConfig, step: int) -> float:
-    """The mean loss on all of `data`, with the same randomness at each call."""
-    batches = data.split(config.batch_size)
-    generators = [rng.generator(config.seed, 0, i, device=data.device) for i in range(len(batches))]
-    losses = [_losses(model, objective, batch, g) for batch, g in zip(batches, generators)]
-    return _mean([torch.cat(losses).mean()], step, "validation loss")
+def _evaluate(ema: nn.Module, objective: Objective, data: Tensor | None, config: TrainConfig) -> float | None:
+    """The mean loss of the averaged network on all of `data`, with the same randomness at each call."""
+    if data is None:
+        return None
+    losses = []
+    for i, batch in enumerate(data.split(config.batch_size)):
+        x_0 = objective.prepare(batch)
+        drawn = objective.draw(x_0, generator=rng.generator(config.seed, 0, i, device=data.device))
+        losses.append(objective.loss(ema, x_0, *drawn))
+    return torch.cat(losses).mean().item()
 
 
-def _mean(losses: list[Tensor], last_step: int, name: str = "loss") -> float:
-    """The mean of the losses of consecutive steps, the last of which is `last_step`."""
-    values = torch.stack(losses).tolist()
-    for step, value in enumerate(values, start=last_step - len(values) + 1):
-        if not math.isfinite(value):
-            raise RuntimeError(f"the {name} was {value} at step {step}; it must be finite: try a smaller lr")
-    return sum(values) / len(values)
-
-
-def _out_of_patience(scores: list[float], patience: int | None) -> bool:
-    """Whether `patience` scores have come after the best one."""
-    return patience is not None and len(scores) - scores.index(min(scores)) > patience
-
-
-def _check(data: Tensor, validation: Tensor | None, config: TrainConfig) -> None:
+def _check(data: Tensor, validation: Tensor | None, config: TrainConfig, world: int) -> None:
     require(isinstance(data, Tensor), "data", type(data).__name__, "a tensor")
     require(data.dim() > 0 and len(data) > 0, "the shape of data", tuple(data.shape), "(N, *event) with N of 1 or more")
+    ok = config.batch_size % world == 0
+    require(ok, "batch_size", config.batch_size, f"a multiple of {world}, the number of processes")
     if validation is None:
         require(config.patience is None, "patience", config.patience, "None where there are no validation data")
         return

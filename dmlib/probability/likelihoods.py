@@ -11,6 +11,7 @@ from collections.abc import Callable
 import torch
 from torch.nn.functional import logsigmoid
 
+from dmlib import checks
 from dmlib.checks import Float, Int64, Tensor, per_example, require, require_all, require_float, require_like
 
 
@@ -33,7 +34,7 @@ def binomial(logits: Tensor, counts: Tensor, n: int) -> Float[Tensor, " B"]:
     require(isinstance(n, int) and n >= 1, "n", n, "an integer >= 1")
     k = _counts(counts, "counts", logits.shape, n)
     log_choices = math.lgamma(n + 1) - torch.lgamma(k + 1) - torch.lgamma(n - k + 1)
-    log_odds = logits.double()  # large terms cancel
+    log_odds = logits.to(k.dtype)  # large terms cancel
     log_mass = log_choices + k * logsigmoid(log_odds) + (n - k) * logsigmoid(-log_odds)
     return per_example(log_mass.to(logits.dtype))
 
@@ -73,9 +74,9 @@ def discretized_gaussian(mean: Tensor, log_scale: Tensor, x_levels: Tensor, leve
     _require_scale(log_scale, "log_scale", mean)
     _require_levels(levels)
     x = _counts(x_levels, "x_levels", mean.shape, levels - 1, integer=True)
-    inv_scale = torch.exp(-log_scale.double())
-    upper = ((2 * x + 1) / (levels - 1) - 1 - mean.double()) * inv_scale
-    lower = ((2 * x - 1) / (levels - 1) - 1 - mean.double()) * inv_scale
+    inv_scale = torch.exp(-log_scale.to(x.dtype))
+    upper = ((2 * x + 1) / (levels - 1) - 1 - mean.to(x.dtype)) * inv_scale
+    lower = ((2 * x - 1) / (levels - 1) - 1 - mean.to(x.dtype)) * inv_scale
     above = upper + lower > 0  # a bin and its mirror image have one mass: take the one in the lower tail
     near, far = torch.where(above, -lower, upper), torch.where(above, -upper, lower)
     inner = _log_ndtr_difference(near, far, 2 / (levels - 1) * inv_scale)
@@ -104,7 +105,7 @@ def to_levels(x: Tensor, levels: int) -> Int64[Tensor, "B *event"]:
     """The nearest gray levels 0..levels-1 of numbers on [-1, 1]; beyond, the end levels."""
     require_float(x, "x")
     _require_levels(levels)
-    return ((x.double() + 1) * ((levels - 1) / 2)).round().clamp(0, levels - 1).long()
+    return ((x.to(checks.widest_dtype(x.device)) + 1) * ((levels - 1) / 2)).round().clamp(0, levels - 1).long()
 
 
 def _log_ndtr_difference(upper: Tensor, lower: Tensor, width: Tensor) -> Tensor:
@@ -147,13 +148,13 @@ def _require_levels(levels: int) -> None:
 
 
 def _counts(x: Tensor, name: str, shape: torch.Size | None, top: int, *, integer: bool = False) -> Tensor:
-    """x in float64, once it has this shape and its values are whole numbers in 0..top."""
+    """x in the widest dtype, once it has this shape and its values are whole numbers in 0..top."""
     require(isinstance(x, Tensor), name, type(x).__name__, "a tensor")
     whole = x.dtype in (torch.uint8, torch.int16, torch.int32, torch.int64)
     require(whole or not integer, f"the dtype of {name}", x.dtype, "an integer dtype")
     if shape is not None:
         require(x.shape == shape, f"the shape of {name}", tuple(x.shape), f"{tuple(shape)}")
-    x = x.double()
+    x = x.to(checks.widest_dtype(x.device))
     require_all((x >= 0) & (x <= top) & (x == x.round()), name, x, f"a whole number in 0..{top}")
     return x
 

@@ -195,3 +195,14 @@ def test_one_spoiled_entry_is_always_refused(betas: list[float], data: st.DataOb
     bad[place] = data.draw(too_high | st.floats(max_value=0.0, allow_nan=False) | st.just(math.nan))
     with pytest.raises(ValueError, match="; it must be "):
         NoiseSchedule(bad)
+
+
+def test_a_plain_dictionary_makes_a_schedule() -> None:
+    made = schedule.build({"name": "linear", "T": 9, "beta_1": 0.01, "beta_T": 0.3})
+    assert torch.equal(made.alpha_bar, schedule.linear(9, 0.01, 0.3).alpha_bar)
+    assert torch.equal(schedule.build({"name": "cosine", "T": 5}).alpha_bar, schedule.cosine(5).alpha_bar)
+    for name in ("quadratic", None):
+        with pytest.raises(ValueError, match=rf"spec\['name'\] was {name!r}; it must be one of linear, cosine"):
+            schedule.build({"name": name, "T": 5})
+    with pytest.raises(ValueError, match=r"the keys of spec for 'cosine' were \['T', 'beta_1'\]; they must be among"):
+        schedule.build({"name": "cosine", "T": 5, "beta_1": 0.1})

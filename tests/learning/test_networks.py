@@ -18,6 +18,10 @@ from dmlib.learning.networks import LEVELED, LIKELIHOODS, MODELS, build
 from dmlib.probability import likelihoods
 
 EVENT, LEVELS = (1, 2, 3), 5
+CONV_VAE = {
+    **{"name": "conv_vae", "channels": 1, "size": 8, "latent": 2, "widths": [4, 6]},
+    **{"likelihood": "discretized_gaussian", "levels": LEVELS},
+}
 each_likelihood = pytest.mark.parametrize("likelihood", LIKELIHOODS)
 each_spec = pytest.mark.parametrize("name", MODELS)
 
@@ -33,6 +37,9 @@ def spec_of(name: str) -> dict:
         "gaussian_encoder": {"name": "gaussian_encoder", "event": EVENT, "hidden": [8], "latent": 2, "levels": LEVELS},
         "decoder": {"name": "decoder", "latent": 2, "hidden": [8], "event": EVENT, "likelihood": "bernoulli"},
         "vae": vae_spec("categorical"),
+        "conv_vae": CONV_VAE,
+        "unet": {"name": "unet", "channels": 2, "size": 8, "patch": 2, "widths": [8, 16]},
+        "classifier": {"name": "classifier", "channels": 1, "size": 8, "widths": [4, 8], "features": 6},
     }[name]
 
 
@@ -254,8 +261,11 @@ def test_networks_compile_whole(name: str, monkeypatch: pytest.MonkeyPatch) -> N
         "gaussian_encoder": (data_of("categorical"),),
         "decoder": (torch.zeros(3, 2),),
         "vae": (data_of("categorical"), torch.zeros(1, 4, 2)),
+        "conv_vae": (torch.ones(3, 1, 8, 8, dtype=torch.uint8), torch.zeros(1, 3, 2)),
+        "unet": (torch.zeros(3, 2, 8, 8), torch.ones(3, dtype=torch.int64)),
+        "classifier": (torch.zeros(3, 1, 8, 8),),
     }[name]
-    model = build(spec_of(name))
-    function = model.elbo if name == "vae" else model
+    model = build(spec_of(name)).eval()
+    function = getattr(model, "elbo", model)
     compiled = torch.compile(function, fullgraph=True, backend="eager")
     torch.testing.assert_close(compiled(*inputs), function(*inputs))

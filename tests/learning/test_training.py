@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import functools
 import math
+import signal
 
+import jaxtyping
 import numpy as np
 import pytest
 import torch
@@ -13,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from dmlib.learning import data, rng
+from dmlib.learning import checkpoints, data, rng, training
 from dmlib.learning.networks import build
 from dmlib.learning.training import Objective, TrainConfig, fit
 
@@ -132,7 +135,10 @@ def test_validation_is_the_average_network_on_all_of_it_with_fixed_draws() -> No
     expected = torch.cat(losses).mean().item()
     assert len(losses) == 2
     np.testing.assert_allclose(result.history["validation"], [expected], rtol=1e-6)
-    assert entries == [{"step": 7, "loss": result.history["loss"][0], "validation": result.history["validation"][0]}]
+    (entry,) = entries
+    assert entry.pop("examples_per_second") > 0
+    assert entry.pop("seconds_left") == 0
+    assert entry == {"step": 7, "loss": result.history["loss"][0], "validation": result.history["validation"][0]}
 
 
 def test_early_stopping_keeps_the_best_average() -> None:
@@ -189,7 +195,7 @@ def test_a_value_is_read_only_where_history_is_written(monkeypatch: pytest.Monke
             torch.Tensor, name, lambda x, *a, _read=read, _name=name: (reads.append(_name), _read(x, *a))[1]
         )
     fit(new_model(), OBJECTIVE, POINTS, dataclasses.replace(CONFIG, steps=20, log_every=10), validation=MORE)
-    assert reads == ["tolist"] * 4
+    assert reads == ["tolist", "item"] * 2
 
 
 def test_denoising_one_bell_learns_the_posterior_mean() -> None:
@@ -265,3 +271,72 @@ def test_bad_data_raise(train: torch.Tensor, validation: torch.Tensor | None, me
 def test_patience_without_validation_raises() -> None:
     with pytest.raises(ValueError, match="patience was 3; it must be None where there are no validation data"):
         fit(new_model(), OBJECTIVE, POINTS, dataclasses.replace(CONFIG, patience=3))
+
+
+def test_compiled_training_is_the_same_and_leaves_plain_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # The compiler cannot trace its checks.
+    torch.compiler.reset()
+    whole = functools.partial(torch.compile, fullgraph=True, backend="eager")
+    compiled_calls = []
+    monkeypatch.setattr(torch, "compile", lambda net: compiled_calls.append(net) or whole(net))
+    plain = fit(new_model(), OBJECTIVE, POINTS, CONFIG)
+    compiled = fit(new_model(), OBJECTIVE, POINTS, dataclasses.replace(CONFIG, compile=True))
+    assert len(compiled_calls) == 1
+    np.testing.assert_allclose(weights(compiled.model), weights(plain.model), atol=1e-6)
+    assert compiled.model.state_dict().keys() == plain.model.state_dict().keys()
+
+
+@pytest.mark.parametrize("name", ["bfloat16", "float16"])
+def test_reduced_precision_is_around_the_network_alone(name: str) -> None:
+    seen = []
+
+    def watched(model: nn.Module, x_0: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+        inside = model.layers[0].register_forward_hook(lambda layer, x, out: seen.append(out.dtype))
+        losses = denoise(model, x_0, noise)
+        inside.remove()
+        assert losses.dtype == torch.float32
+        return losses
+
+    exact = fit(new_model(), OBJECTIVE, POINTS, CONFIG)
+    rough = fit(new_model(), Objective(draw, watched), POINTS, dataclasses.replace(CONFIG, amp_dtype=name))
+    assert set(seen) == {getattr(torch, name)}
+    assert all(p.dtype == torch.float32 for p in rough.model.parameters())
+    distance = np.abs(weights(rough.model) - weights(exact.model)).max()
+    assert 1e-6 < distance < 0.05
+    assert not hasattr(rough.model, "amp_dtype")
+
+
+def test_float16_goes_on_with_the_scale_it_had(tmp_path) -> None:
+    half = dataclasses.replace(CONFIG, amp_dtype="float16", steps=6, log_every=3)
+    whole = fit(new_model(), OBJECTIVE, POINTS, half)
+    path = tmp_path / "run.safetensors"
+
+    def stop(entry: dict) -> None:
+        if entry["step"] == 3:
+            signal.raise_signal(signal.SIGTERM)
+
+    saved = dataclasses.replace(half, checkpoint=str(path))
+    with pytest.raises(KeyboardInterrupt):
+        fit(new_model(), OBJECTIVE, POINTS, saved, on_log=stop)
+    assert 1 < checkpoints.load(path)[1]["scaler"]["scale"] < 65536  # The first gradients were too large for it.
+    np.testing.assert_array_equal(weights(fit(new_model(), OBJECTIVE, POINTS, saved).model), weights(whole.model))
+
+
+def test_several_draws_for_each_example_are_shared_out_by_example(monkeypatch: pytest.MonkeyPatch) -> None:
+    def draws(x_0: torch.Tensor, *, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+        return torch.randn(3, len(x_0), 2, generator=generator), torch.rand(len(x_0), generator=generator)
+
+    objective = Objective(draws, lambda model, x_0, *drawn: x_0)
+    whole = training._batch(objective, POINTS, CONFIG, 5, 0, 1)
+    halves = [training._batch(objective, POINTS, CONFIG, 5, rank, 2) for rank in (0, 1)]
+    for part, dim in zip(range(3), (0, 1, 0)):
+        assert torch.equal(torch.cat([half[part] for half in halves], dim), whole[part])
+        assert halves[0][part].shape[dim] == CONFIG.batch_size // 2
+
+
+def test_bad_configurations_raise() -> None:
+    for field, value in {"warmup": -1, "amp_dtype": "half", "checkpoint_every": 0}.items():
+        with pytest.raises(ValueError, match=rf"{field} was '?{value}'?; it must be"):
+            dataclasses.replace(CONFIG, **{field: value})
+    with pytest.raises(ValueError, match="batch_size was 16; it must be a multiple of 3, the number of processes"):
+        training._check(POINTS, None, CONFIG, 3)

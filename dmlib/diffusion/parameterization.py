@@ -1,0 +1,237 @@
+"""What a network may predict: the data, the noise, the score, the velocity or the mean of a step.
+
+At a known x_t they are five names of one quantity: each is a combination of x_0 and of the cumulative noise in
+x_t = sqrt(alpha_bar_t) x_0 + sqrt(1 - alpha_bar_t) noise. Coefficients are computed in float64 and rounded once.
+"mean", the mean of x_s given x_t and x_0, belongs to a step: it alone reads alpha_bar_s, the others ignore it.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Literal, NamedTuple
+
+import torch
+
+from dmlib.checks import Float, Tensor, pad_to, require, require_all, require_float, require_like, widest_dtype
+from dmlib.diffusion.schedule import NoiseSchedule
+from dmlib.probability.mixture import Denoiser
+
+Kind = Literal["x_0", "eps", "score", "v", "mean"]
+Network = Callable[[Tensor, Tensor], Tensor]  # (x_t [B, *event], t [B]) -> a prediction of its kind [B, *event]
+AlphaBar = float | int | Tensor  # one number or [B]
+
+
+def to_x_0(
+    kind: str, pred: Tensor, x_t: Tensor, alpha_bar_t: AlphaBar, *, alpha_bar_s: AlphaBar | None = None
+) -> Float[Tensor, "B *event"]:
+    """The x_0 that a prediction `pred` of this kind claims at x_t.
+
+    Raises where it claims none: eps and score at alpha_bar_t = 0. Eq. [eq-eps-to-x0], [eq-velocity], [eq-score-noise].
+    """
+    return convert(pred, x_t, alpha_bar_t, src=kind, dst="x_0", alpha_bar_s=alpha_bar_s)
+
+
+def from_x_0(
+    kind: str, x_0: Tensor, x_t: Tensor, alpha_bar_t: AlphaBar, *, alpha_bar_s: AlphaBar | None = None
+) -> Float[Tensor, "B *event"]:
+    """What a network of this kind predicts at x_t when it takes `x_0` for the data.
+
+    Raises where that is undefined: all kinds but x_0 at alpha_bar_t = 1, where x_t holds no noise.
+    Eq. [eq-eps-to-x0], [eq-velocity], [eq-score-noise].
+    """
+    return convert(x_0, x_t, alpha_bar_t, src="x_0", dst=kind, alpha_bar_s=alpha_bar_s)
+
+
+def convert(
+    pred: Tensor, x_t: Tensor, alpha_bar_t: AlphaBar, *, src: str, dst: str, alpha_bar_s: AlphaBar | None = None
+) -> Float[Tensor, "B *event"]:
+    """A prediction of kind `src` at x_t, said as one of kind `dst`.
+
+    Raises where x_t and `src` leave `dst` open. Eq. [eq-eps-to-x0], [eq-velocity], [eq-score-noise].
+    """
+    require_float(x_t, "x_t")
+    require_like(pred, "pred", x_t, "x_t")
+    time = _time((src, dst), alpha_bar_t, alpha_bar_s, len(x_t) if x_t.dim() else None)
+    of_pred, of_x_t = _conversion(src, dst, time)
+    defined = torch.isfinite(of_pred) & torch.isfinite(of_x_t)
+    require_all(defined, "alpha_bar_t", time.alpha_bar_t, f"such that {src} at x_t determines {dst}: inside (0, 1)")
+    return _beside(of_pred, x_t) * pred + _beside(of_x_t, x_t) * x_t
+
+
+def target(
+    kind: str, x_0: Tensor, noise: Tensor, alpha_bar_t: AlphaBar, *, alpha_bar_s: AlphaBar | None = None
+) -> Float[Tensor, "B *event"]:
+    """What a network of this kind should predict at the x_t made of x_0 and `noise`.
+
+    Raises where it is undefined: score and mean at alpha_bar_t = 1. Eq. [eq-velocity], [eq-score-noise].
+    """
+    require_float(x_0, "x_0")
+    require_like(noise, "noise", x_0, "x_0")
+    time = _time((kind,), alpha_bar_t, alpha_bar_s, len(x_0) if x_0.dim() else None)
+    of_x_0, of_noise = _mixing(kind, time)
+    defined = torch.isfinite(of_x_0) & torch.isfinite(of_noise)
+    require_all(defined, "alpha_bar_t", time.alpha_bar_t, f"less than 1 for {kind}")
+    return _beside(of_x_0, x_0) * x_0 + _beside(of_noise, x_0) * noise
+
+
+def scheduled_target(
+    kind: str, schedule: NoiseSchedule, x_0: Tensor, t: Tensor, noise: Tensor
+) -> Float[Tensor, "B *event"]:
+    """The `target` at times t in 1..T of a schedule; of kind "mean" for the step to t - 1."""
+    require_float(x_0, "x_0")
+    require_like(noise, "noise", x_0, "x_0")
+    schedule.check(t, x_0)
+    of_x_0, of_noise = _mixing(kind, _times((kind,), schedule))
+    return schedule.at(of_x_0, t, x_0) * x_0 + schedule.at(of_noise, t, x_0) * noise
+
+
+def elbo_weight(kind: str, alpha_bar_t: AlphaBar, alpha_bar_s: AlphaBar) -> Float[Tensor, "*B"]:
+    """What a step's divergence in the bound is per unit of summed squared error of this kind's prediction.
+
+    For the reverse step from t to s with the posterior variance; [B], or () for two numbers.
+    Raises at alpha_bar_s = 1, where the reconstruction stands in the bound. Eq. [eq-elbo-weight], [eq-kl-snr-form].
+    """
+    time = _time((kind,), alpha_bar_t, alpha_bar_s, None, step=True)
+    require_all(time.alpha_bar_s < 1, "alpha_bar_s", time.alpha_bar_s, "less than 1: step 1 is the reconstruction")
+    gain = (time.alpha_bar_s - time.alpha_bar_t) / ((1 - time.alpha_bar_s) * (1 - time.alpha_bar_t))  # of SNR
+    weight = gain / 2 * _conversion(kind, "x_0", time)[0].square()
+    given = [a.dtype for a in (alpha_bar_t, alpha_bar_s) if isinstance(a, Tensor)]
+    return weight.to(given[0] if given else torch.float64)
+
+
+def as_denoiser(network: Network, schedule: NoiseSchedule, kind: str) -> Denoiser:
+    """The Denoiser (x_t, t) -> x_0_hat of a network whose predictions are of this kind.
+
+    Of kind "mean" the network predicts the mean of the step to t - 1. t is int64 [B] in 1..T.
+    Eq. [eq-eps-to-x0], [eq-velocity], [eq-score-noise].
+    """
+    return functools.partial(_denoised, network, schedule, _conversion(kind, "x_0", _times((kind,), schedule)))
+
+
+def clamped(denoiser: Denoiser, low: float = -1.0, high: float = 1.0) -> Denoiser:
+    """The denoiser with its predictions cut to low..high, where data are known to lie."""
+    require(low < high, "low", low, f"less than high, {high}")
+    return functools.partial(_clamped, denoiser, low, high)
+
+
+def require_prediction(pred: Tensor, x_t: Tensor) -> Tensor:
+    """The prediction itself; raises unless it has the shape and dtype of x_t."""
+    require(pred.shape == x_t.shape, "the shape of the prediction", tuple(pred.shape), f"{tuple(x_t.shape)}, as x_t")
+    require(pred.dtype == x_t.dtype, "the dtype of the prediction", pred.dtype, f"{x_t.dtype}, that of x_t")
+    return pred
+
+
+def _clamped(denoiser: Denoiser, low: float, high: float, x_t: Tensor, t: Tensor) -> Float[Tensor, "B *event"]:
+    return denoiser(x_t, t).clamp(low, high)
+
+
+def _denoised(
+    network: Network, schedule: NoiseSchedule, tables: tuple[Tensor, Tensor], x_t: Tensor, t: Tensor
+) -> Float[Tensor, "B *event"]:
+    require_float(x_t, "x_t")
+    schedule.check(t, x_t)
+    pred = require_prediction(network(x_t, t), x_t)
+    of_pred, of_x_t = (schedule.at(table, t, x_t) for table in tables)
+    return of_pred * pred + of_x_t * x_t
+
+
+class _Time(NamedTuple):
+    """What the coefficients at a time, or at several, are made of; all of one shape, in float64."""
+
+    alpha_bar_t: Tensor
+    alpha_bar_s: Tensor
+    signal: Tensor  # sqrt(alpha_bar_t)
+    noise: Tensor  # sqrt(1 - alpha_bar_t)
+    one: Tensor
+    zero: Tensor
+
+
+class _Form(NamedTuple):
+    """A kind as (of_x_0 * x_0 + of_noise * noise) / scale."""
+
+    of_x_0: Tensor
+    of_noise: Tensor
+    scale: Tensor
+    slope: Tensor  # noise * of_x_0 - signal * of_noise without cancellation: its slope in x_0 at fixed x_t, not scaled
+
+
+def _mean_form(at: _Time) -> _Form:
+    """The posterior mean of x_s, with the x_t in it written as x_0 and noise."""
+    keep = at.alpha_bar_s.sqrt()
+    slope = (at.alpha_bar_s - at.alpha_bar_t) / keep
+    return _Form(at.noise * keep, at.signal * (1 - at.alpha_bar_s) / keep, at.noise, slope)
+
+
+_FORMS: dict[str, Callable[[_Time], _Form]] = {
+    "x_0": lambda at: _Form(at.one, at.zero, at.one, at.noise),
+    "eps": lambda at: _Form(at.zero, at.one, at.one, -at.signal),
+    "score": lambda at: _Form(at.zero, -at.one, at.noise, at.signal),
+    "v": lambda at: _Form(-at.noise, at.signal, at.one, -at.one),
+    "mean": _mean_form,
+}
+
+
+def _mixing(kind: str, at: _Time) -> tuple[Tensor, Tensor]:
+    """The coefficients of x_0 and of the noise in a kind."""
+    form = _FORMS[kind](at)
+    return form.of_x_0 / form.scale, form.of_noise / form.scale
+
+
+def _conversion(src: str, dst: str, at: _Time) -> tuple[Tensor, Tensor]:
+    """The coefficients of the prediction and of x_t; not finite where x_t and `src` leave `dst` open."""
+    if src == dst:
+        return at.one, at.zero
+    old, new = _FORMS[src](at), _FORMS[dst](at)
+    bottom = old.slope * new.scale  # Cramer's rule for x_0 and noise, in terms of x_t and the prediction
+    return new.slope * old.scale / bottom, (new.of_noise * old.of_x_0 - new.of_x_0 * old.of_noise) / bottom
+
+
+def _times(kinds: tuple[str, ...], schedule: NoiseSchedule) -> _Time:
+    """All times 0..T of a schedule, each with the one before it; nothing reads those of t = 0."""
+    before = torch.cat([schedule.alpha_bar[:1], schedule.alpha_bar[:-1]])
+    _require_kinds(kinds)
+    return _roots(schedule.alpha_bar, before)
+
+
+def _time(
+    kinds: tuple[str, ...], alpha_bar_t: AlphaBar, alpha_bar_s: AlphaBar | None, size: int | None, *, step: bool = False
+) -> _Time:
+    """The time of these arguments, each one number or [B] with B = size; a `step` always has its alpha_bar_s."""
+    _require_kinds(kinds)
+    alpha_bar_t = _exact(alpha_bar_t, "alpha_bar_t", size)
+    if not step and "mean" not in kinds:
+        return _roots(alpha_bar_t, torch.ones_like(alpha_bar_t))
+    require(alpha_bar_s is not None, "alpha_bar_s", None, "given: the mean is that of a step from t to s")
+    alpha_bar_s = _exact(alpha_bar_s, "alpha_bar_s", size).to(alpha_bar_t.device)
+    alpha_bar_t, alpha_bar_s = torch.broadcast_tensors(alpha_bar_t, alpha_bar_s)
+    require_all(alpha_bar_s > alpha_bar_t, "alpha_bar_s", alpha_bar_s, "greater than alpha_bar_t: s < t")
+    return _roots(alpha_bar_t, alpha_bar_s)
+
+
+def _roots(alpha_bar_t: Tensor, alpha_bar_s: Tensor) -> _Time:
+    one, zero = torch.ones_like(alpha_bar_t), torch.zeros_like(alpha_bar_t)
+    return _Time(alpha_bar_t, alpha_bar_s, alpha_bar_t.sqrt(), (1 - alpha_bar_t).sqrt(), one, zero)
+
+
+def _require_kinds(kinds: tuple[str, ...]) -> None:
+    for kind in kinds:
+        require(kind in _FORMS, "kind", repr(kind), f"one of {', '.join(_FORMS)}")
+
+
+def _exact(alpha_bar: AlphaBar, name: str, size: int | None) -> Tensor:
+    """alpha_bar as a tensor () or [B] in the widest dtype of its device; raises unless in [0, 1]."""
+    if not isinstance(alpha_bar, Tensor):
+        require(0 <= alpha_bar <= 1, name, alpha_bar, "in [0, 1]")
+        return torch.tensor(alpha_bar, dtype=torch.float64)
+    require_float(alpha_bar, name)
+    ok = alpha_bar.dim() == 0 or (alpha_bar.dim() == 1 and size in (None, len(alpha_bar)))
+    require(ok, f"the shape of {name}", tuple(alpha_bar.shape), f"() or ({'B' if size is None else size},)")
+    require_all((alpha_bar >= 0) & (alpha_bar <= 1), name, alpha_bar, "in [0, 1]")
+    return alpha_bar.to(widest_dtype(alpha_bar.device))
+
+
+def _beside(coefficient: Tensor, x: Tensor) -> Tensor:
+    """A coefficient () or [B], rounded to the dtype of x and moved to its device, to multiply it."""
+    rounded = coefficient.to(x.dtype).to(x.device, non_blocking=x.device.type != "cpu")
+    return pad_to(rounded, x) if rounded.dim() else rounded

@@ -1,0 +1,161 @@
+"""From noise to data with any Denoiser: ancestral sampling and DDIM, over all steps or a few.
+
+A sampler that skips times is the full sampler of the shorter schedule that holds the times it keeps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+
+from dmlib.checks import Tensor, require, require_float, require_shape
+from dmlib.diffusion.bounds import Variance, reverse_step
+from dmlib.diffusion.parameterization import require_prediction
+from dmlib.diffusion.schedule import NoiseSchedule
+from dmlib.probability.gaussian import Gaussian, sample
+from dmlib.probability.mixture import Denoiser
+
+
+class Trajectory(NamedTuple):
+    """The states at the kept times, and what was predicted from each; t decreases."""
+
+    x: Tensor  # [N+1, B, *event], the state at t[i]
+    x_0_hat: Tensor  # [N, B, *event], the prediction from the state at t[i]; none at t = 0
+    t: Tensor  # int64 [N+1] on the CPU
+
+
+def ancestral(
+    denoiser: Denoiser,
+    schedule: NoiseSchedule,
+    x_T: Tensor,
+    *,
+    generator: torch.Generator,
+    times: Sequence[int] | Tensor | None = None,
+    variance: Variance = "posterior",
+    keep: Sequence[int] | Tensor | None = None,
+) -> Trajectory:
+    """The path of the model's own reverse steps, from x_T [B, *event] down to time 0.
+
+    `times` [N+1] strictly decrease to 0 (default T..0), and x_T belongs to the first; `keep` are those stored
+    (default all). `variance` is that of `reverse_step`, for the steps between the times; the step to 0 is its mean.
+    No gradients. Eq. [eq-ancestral-step]; [Ho2020].
+    """
+    chosen = _chosen(schedule, times)
+    short = _shortened(schedule, chosen)
+    if isinstance(variance, Tensor):
+        require_shape(variance, "variance", schedule.T + 1)
+        variance = variance[chosen.flip(0).to(variance.device)]
+    elif callable(variance):
+        variance = _at_times(variance, chosen)
+
+    def step(x: Tensor, x_0_hat: Tensor, i: Tensor) -> Gaussian:
+        return reverse_step(short, x_0_hat, x, i, variance=variance)
+
+    return _run(denoiser, step, x_T, chosen, keep, generator)
+
+
+def ddim(
+    denoiser: Denoiser,
+    schedule: NoiseSchedule,
+    x_T: Tensor,
+    *,
+    times: Sequence[int] | Tensor,
+    eta: float = 0.0,
+    generator: torch.Generator | None = None,
+    keep: Sequence[int] | Tensor | None = None,
+) -> Trajectory:
+    """The path of steps that keep the share 1 - eta^2 of their noise: deterministic at eta = 0.
+
+    At eta = 1 they are the ancestral steps with the posterior variance, from the same draws. eta is in [0, 1]; above
+    0 it needs a generator. `times`, x_T and `keep` are those of `ancestral`. No gradients.
+    Eq. [eq-ddim-step]; [Song2021DDIM].
+    """
+    require(0 <= eta <= 1, "eta", eta, "in [0, 1]")
+    require(eta == 0 or generator is not None, "generator", None, "a torch.Generator where eta > 0")
+    chosen = _chosen(schedule, times)
+    short = _shortened(schedule, chosen)
+    tables = _ddim_tables(short.alpha_bar, eta)
+
+    def step(x: Tensor, x_0_hat: Tensor, i: Tensor) -> Gaussian:
+        of_x_0, of_x_t, var = (short.at(table, i, x) for table in tables)
+        return Gaussian(of_x_0 * x_0_hat + of_x_t * x, var.expand_as(x))
+
+    return _run(denoiser, step, x_T, chosen, keep, generator if eta > 0 else None)
+
+
+def _ddim_tables(alpha_bar: Tensor, eta: float) -> tuple[Tensor, Tensor, Tensor]:
+    """The weights of x_0_hat and x_t in the mean of the step from t to t - 1, and its variance, over t."""
+    earlier = torch.cat([alpha_bar[:1], alpha_bar[:-1]])
+    fresh = (earlier - alpha_bar) / (earlier * (1 - alpha_bar))  # at eta = 1, the new share of the noise in x_{t-1}
+    kept = (1 - eta**2) + eta**2 * (alpha_bar / earlier) * (1 - earlier) / (1 - alpha_bar)  # 1 - eta^2 fresh
+    of_x_t = ((1 - earlier) * kept / (1 - alpha_bar)).sqrt()
+    return earlier.sqrt() - of_x_t * alpha_bar.sqrt(), of_x_t, eta**2 * fresh * (1 - earlier)
+
+
+@torch.no_grad()
+def _run(
+    denoiser: Denoiser,
+    step: Callable[[Tensor, Tensor, Tensor], Gaussian],
+    x: Tensor,
+    times: Tensor,
+    keep: Sequence[int] | Tensor | None,
+    generator: torch.Generator | None,
+) -> Trajectory:
+    """The states that `step` (x, x_0_hat, index in the short schedule) leads through; without generator its means."""
+    require_float(x, "x_T")
+    require(x.dim() >= 1, "the shape of x_T", tuple(x.shape), "(B, *event)")
+    kept = _kept(keep, times)
+    states, predictions = [], []
+    for i, t in zip(range(len(times) - 1, 0, -1), times.tolist()):
+        now, index = (torch.full(x.shape[:1], n, dtype=torch.int64, device=x.device) for n in (t, i))
+        x_0_hat = require_prediction(denoiser(x, now), x)
+        if t in kept:
+            states.append(x)
+            predictions.append(x_0_hat)
+        law = step(x, x_0_hat, index)
+        x = law.mean if i == 1 or generator is None else sample(law, generator=generator)
+    if 0 in kept:
+        states.append(x)
+    stored = torch.stack(predictions) if predictions else x.new_empty(0, *x.shape)
+    return Trajectory(torch.stack(states), stored, torch.tensor(sorted(kept, reverse=True)))
+
+
+def _chosen(schedule: NoiseSchedule, times: Sequence[int] | Tensor | None) -> Tensor:
+    """The times as int64 [N+1] on the CPU; raises unless they strictly decrease from at most T to 0."""
+    times = _integers(range(schedule.T, -1, -1) if times is None else times, "times")
+    require(len(times) >= 2, "the length of times", len(times), "at least 2")
+    require(times[-1].item() == 0, "the last of times", times[-1].item(), "0, the data")
+    require(times[0].item() <= schedule.T, "the first of times", times[0].item(), f"at most T, which is {schedule.T}")
+    require(bool((times.diff() < 0).all()), "times", times.tolist(), "strictly decreasing")
+    return times
+
+
+def _kept(keep: Sequence[int] | Tensor | None, times: Tensor) -> set[int]:
+    if keep is None:
+        return set(times.tolist())
+    kept = set(_integers(keep, "keep").tolist())
+    require(len(kept) > 0, "keep", [], "some of times")
+    foreign = sorted(kept - set(times.tolist()))
+    require(not foreign, "keep", foreign, "among the times")
+    return kept
+
+
+def _integers(values: Sequence[int] | Tensor, name: str) -> Tensor:
+    """As an int64 tensor [N] on the CPU, where the loop over steps runs."""
+    values = values if isinstance(values, Tensor) else torch.tensor(list(values), dtype=torch.int64)
+    require(values.device.type == "cpu", f"the device of {name}", values.device, "the CPU")
+    require(values.dtype == torch.int64, f"the dtype of {name}", values.dtype, "torch.int64")
+    require(values.dim() == 1, f"the shape of {name}", tuple(values.shape), "(N + 1,)")
+    return values
+
+
+def _shortened(schedule: NoiseSchedule, times: Tensor) -> NoiseSchedule:
+    """The schedule of these times alone: its time i is the i-th from the end."""
+    return NoiseSchedule(schedule.alpha_bar[times.flip(0)])
+
+
+def _at_times(variance: Callable[[Tensor, Tensor], Tensor], times: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
+    """A function of (x_t, t) as one of (x_t, index in the short schedule)."""
+    return lambda x, i: variance(x, times.flip(0).to(i.device, non_blocking=True)[i])

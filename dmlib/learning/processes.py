@@ -1,0 +1,101 @@
+"""Where a run takes place: its device, the processes that share it, and the signals that stop it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from types import FrameType
+
+import torch
+import torch.distributed as dist
+
+from dmlib.checks import Tensor, require
+
+
+class Stopped(KeyboardInterrupt):
+    """Ctrl-C or SIGTERM came during training; where there is a checkpoint, all work is in it."""
+
+    def __init__(self, step: int, steps: int, checkpoint: str | None) -> None:
+        kept = f"the same call continues from {checkpoint}" if checkpoint else "there is no checkpoint to continue from"
+        super().__init__(f"stopped at step {step} of {steps}; {kept}")
+
+
+def available(device: torch.device | str) -> torch.device:
+    """The device of this name, once it is there; "auto" is a GPU, where there is one, or the CPU."""
+    here = [name for name, found in (("cuda", torch.cuda.is_available()), ("mps", torch.mps.is_available())) if found]
+    if device == "auto":
+        return torch.device([*here, "cpu"][0])
+    must = f"'auto' or one of {', '.join([*here, 'cpu'])}: there is no other here"
+    kind = str(device).split(":")[0]
+    require(kind in ("cpu", "meta", *here), "device", repr(str(device)), must)
+    return torch.device(device)
+
+
+def join(device: torch.device | str) -> tuple[torch.device, int, int]:
+    """The device of this process, its rank and the number of processes; those of torchrun meet here."""
+    device = available(device)
+    if dist.is_available() and dist.is_torchelastic_launched() and not dist.is_initialized():
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    if not (dist.is_available() and dist.is_initialized()):
+        return device, 0, 1
+    if device.type == "cuda" and device.index is None:
+        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        torch.cuda.set_device(device)
+    return device, dist.get_rank(), dist.get_world_size()
+
+
+def is_first() -> bool:
+    """Whether this process speaks and writes for all."""
+    return not (dist.is_available() and dist.is_initialized()) or dist.get_rank() == 0
+
+
+def world_size() -> int:
+    """The number of processes that share this run."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def average(values: Tensor) -> Tensor:
+    """The mean of `values` over all processes."""
+    if world_size() > 1:
+        dist.all_reduce(values)
+    return values / world_size()
+
+
+@contextlib.contextmanager
+def stop_signals() -> Iterator[list[str]]:
+    """Inside, the first Ctrl-C or SIGTERM is noted in the list, not obeyed; a second one acts at once.
+
+    One that the process ignores, as a job in the background may, stays ignored.
+    """
+    received: list[str] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield received  # Signals reach the main thread alone.
+        return
+
+    def note(number: int, frame: FrameType | None) -> None:
+        received.append(signal.Signals(number).name)
+        signal.signal(number, before[number])
+
+    handlers = {number: signal.getsignal(number) or signal.SIG_DFL for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: handler for number, handler in handlers.items() if handler is not signal.SIG_IGN}
+    for number in before:
+        signal.signal(number, note)
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def agree(received: list[str], due: bool) -> bool:
+    """Whether to stop now. Several processes ask each other, and so only where an entry of the history is due."""
+    if world_size() == 1:
+        return bool(received)
+    return due and average(torch.tensor(float(bool(received)), device=_meeting_place())).item() > 0
+
+
+def _meeting_place() -> str:
+    return "cuda" if dist.get_backend() == "nccl" else "cpu"

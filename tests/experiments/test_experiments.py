@@ -1,0 +1,294 @@
+"""The experiments' command line: options with types, records, one clear line for each failure, and weights to ship."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from dmlib.diffusion import bounds, parameterization, schedule
+from dmlib.experiments import classifier, command, ddpm, measure, vae
+from dmlib.learning import checkpoints, data, networks, rng
+from dmlib.probability import elbo, mixture
+
+SMALL = {
+    ddpm: "--steps 4 --log_every 2 --batch_size 8 --T 3 --widths 8,8 --samples 40 --sampling_steps 3 --bound_images 5",
+    vae: "--steps 4 --log_every 2 --batch_size 8 --widths 8 --latent 2 --samples 40",
+    classifier: "--steps 4 --log_every 2 --batch_size 8 --widths 4",
+}
+each_experiment = pytest.mark.parametrize("experiment", SMALL, ids=lambda module: module.__name__.split(".")[-1])
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """Run an experiment's command line in an empty folder; returns its exit status."""
+    monkeypatch.chdir(tmp_path)
+
+    def main(experiment, line: str = "") -> int:
+        monkeypatch.setattr(sys, "argv", ["experiment", *SMALL[experiment].split(), *line.split()])
+        return command.main(experiment, experiment.PRESETS, experiment.run)
+
+    return main
+
+
+def recorded(tmp_path, name: str, file: str) -> dict:
+    return json.loads((tmp_path / "figures" / "runs" / name / file).read_text("utf8"))
+
+
+@each_experiment
+def test_a_run_is_recorded_with_all_that_made_it(run, tmp_path, experiment, capsys):
+    assert run(experiment) == 0
+    name = f"{experiment.__name__.split('.')[-1]}-digits"
+    config, metrics, where = (recorded(tmp_path, name, f"{f}.json") for f in ("config", "metrics", "environment"))
+    assert set(config) == {field.name for field in dataclasses.fields(experiment.PRESETS["digits"])}
+    assert config["steps"] == 4
+    assert config["name"] == name
+    assert metrics["duration"] > 0
+    assert metrics["history"]["step"] == [2, 4]
+    assert where["torch"] == torch.__version__
+    assert where["precision"] == "float32"
+    assert where["device"] == "cpu"
+    lines = capsys.readouterr().out.splitlines()
+    assert "'precision': 'float32'" in lines[0]
+    assert [line.split()[:2] for line in lines[1:3]] == [["step", "2"], ["step", "4"]]
+    assert all("examples/s" in line and line.endswith("left") for line in lines[1:3])
+
+
+@each_experiment
+def test_every_field_is_an_option(experiment, capsys):
+    with pytest.raises(SystemExit) as stop:
+        command.parse(experiment, experiment.PRESETS, ["--help"])
+    assert stop.value.code == 0
+    text = capsys.readouterr().out
+    for field in dataclasses.fields(experiment.PRESETS["digits"]):
+        assert f"--{field.name} " in text
+    assert "python -m dmlib.experiments." in text
+
+
+def parsed(line: str) -> ddpm.DDPMConfig:
+    return command.parse(ddpm, ddpm.PRESETS, line.split())
+
+
+def test_options_have_types_and_the_data_choose_the_preset():
+    config = parsed("--steps 7 --lr 0.5 --widths 8,16,24 --blind true --grad_clip None --patience 3 --kind v")
+    changed = {
+        "steps": 7,
+        "lr": 0.5,
+        "widths": (8, 16, 24),
+        "blind": True,
+        "grad_clip": None,
+        "patience": 3,
+        "kind": "v",
+    }
+    assert config == dataclasses.replace(ddpm.PRESETS["digits"], **changed)
+    assert parsed("--data mnist --T 50") == dataclasses.replace(ddpm.PRESETS["mnist"], T=50)
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("--steps many", "argument --steps: the value was 'many'; it must be int"),
+        ("--steps 1.5", "argument --steps: the value was '1.5'; it must be int"),
+        ("--steps None", "argument --steps: the value was 'None'; it must be int"),
+        ("--blind maybe", "argument --blind: the value was 'maybe'; it must be bool"),
+        ("--widths 8,x", "argument --widths: the value was '8,x'; it must be integers,like,these"),
+        ("--patience soon", "argument --patience: the value was 'soon'; it must be int|None"),
+        ("--data cifar", "argument --data: invalid choice: 'cifar'"),
+        ("--lr -1", "lr was -1.0; it must be more than 0"),
+        ("--learning_rate 1", "unrecognized arguments: --learning_rate 1"),
+    ],
+)
+def test_bad_options_end_in_one_line(line, words, capsys):
+    with pytest.raises(SystemExit) as stop:
+        parsed(line)
+    assert stop.value.code == 2
+    assert words in capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("--device cuda:7", "ddpm-digits: device was 'cuda:7'; it must be 'auto' or one of"),
+        ("--kind w", "ddpm-digits: kind was 'w'; it must be one of"),
+        ("--weighting none", "ddpm-digits: weighting was 'none'; it must be 'simple' or 'elbo'"),
+        ("--steps 30 --log_every 1 --lr 1e30", "loss was nan at step 1"),
+        ("--widths 9", "ddpm-digits: widths was (9,); it must be one or more multiples of 8"),
+        ("--schedule quick", "ddpm-digits: spec['name'] was 'quick'; it must be one of linear, cosine"),
+    ],
+)
+def test_failures_end_in_one_line(run, capsys, line, words):
+    if torch.cuda.device_count() > 7:
+        pytest.skip("there are as many GPUs as the test asks for")
+    assert run(ddpm, line) == 1
+    err = capsys.readouterr().err
+    assert words in err
+    assert len(err.splitlines()) == 1
+
+
+def test_a_damaged_checkpoint_and_a_changed_configuration_end_in_one_line(run, tmp_path, capsys):
+    assert run(vae) == 0
+    before = recorded(tmp_path, "vae-digits", "metrics.json")
+    assert run(vae, "--lr 0.5") == 1
+    assert "lr = 0.002; it must be this one, with lr = 0.5; or name another file" in capsys.readouterr().err
+    path = tmp_path / "figures" / "runs" / "vae-digits" / "checkpoint.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+    assert run(vae) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "was damaged or of another kind" in line
+    assert recorded(tmp_path, "vae-digits", "metrics.json") == before
+
+
+def test_a_stopped_command_says_how_to_go_on_and_does(tmp_path):
+    line = "--steps 3000 --log_every 100 --patience None --batch_size 16"
+    whole = [sys.executable, "-m", "dmlib.experiments.vae", *line.split()]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+
+    def start(name: str) -> subprocess.Popen:
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        return subprocess.Popen([*whole, "--name", name], cwd=tmp_path, env=environment, **pipes)
+
+    process = start("stopped")
+    while not process.stdout.readline().startswith("step     300"):
+        assert process.poll() is None
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate()
+    assert process.returncode == 130
+    assert "stopped at step" in err
+    assert "the same call continues from figures/runs/stopped/checkpoint.safetensors" in err
+    for name in ("stopped", "whole"):
+        assert start(name).communicate()[1] == ""
+    stopped, whole_run = (recorded(tmp_path, name, "metrics.json") for name in ("stopped", "whole"))
+    assert stopped.pop("duration") > 0
+    whole_run.pop("duration")
+    assert stopped == whole_run
+
+
+@each_experiment
+def test_weights_are_published_with_their_card_and_load_again(run, tmp_path, monkeypatch, experiment):
+    publish = checkpoints.publish
+    monkeypatch.setattr(checkpoints, "publish", lambda *args: publish(*args, folder=tmp_path))
+    assert run(experiment, "--publish True --name small") == 0
+    model, card = checkpoints.pretrained("small", folder=tmp_path)
+    assert not model.training
+    assert card["config"]["steps"] == 4
+    assert card["data"] == "digits"
+    assert card["levels"] == 17
+    assert card["seed"] == 0
+    assert card["device"] == "cpu"
+    assert card["duration"] > 0
+    kept = checkpoints.load(tmp_path / "figures" / "runs" / "small" / "checkpoint.safetensors")[0]
+    for key, value in checkpoints.unpack(kept, "best" if "best" in {k.split(".")[0] for k in kept} else "ema").items():
+        torch.testing.assert_close(model.state_dict()[key], value, rtol=1e-3, atol=1e-6)
+    file = tmp_path / "small.safetensors"
+    file.write_bytes(file.read_bytes()[:-1] + b"x")
+    with pytest.raises(ValueError, match=r"the SHA-256 of small.safetensors was \w+; it must be \w+, that of its card"):
+        checkpoints.pretrained("small", folder=tmp_path)
+    with pytest.raises(ValueError, match="name was 'large'; it must be one of small"):
+        checkpoints.pretrained("large", folder=tmp_path)
+
+
+SHIPPED = sorted(path.stem for path in checkpoints.WEIGHTS.glob("*.json"))
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_what_the_package_ships_is_small_and_says_where_it_comes_from(name):
+    model, card = checkpoints.pretrained(name)
+    assert (checkpoints.WEIGHTS / f"{name}.safetensors").stat().st_size < 4_000_000
+    assert {"network", "data", "levels", "config", "seed", "device", "duration", "results", "sha256"} <= card.keys()
+    assert not any(parameter.requires_grad for parameter in model.parameters())
+    event = (2, *data.digits("test").shape[1:]) if card["data"] == "digits" else (2, 1, 28, 28)
+    if name.startswith("ddpm"):
+        s = schedule.build(card["schedule"])
+        denoiser = parameterization.as_denoiser(model, s, card["kind"])
+        assert denoiser(torch.zeros(event), torch.tensor([1, s.T])).isfinite().all()
+        assert {"frechet", "frechet_floor", "bits_per_dim", "bits_per_dim_error"} <= card["results"].keys()
+
+
+def test_the_shipped_names():
+    kinds = [f"{model}-{source}" for model in ("classifier", "ddpm", "vae") for source in ("digits", "mnist")]
+    assert kinds == SHIPPED
+
+
+def test_the_shipped_digits_are_as_good_as_their_card_says():
+    model, card = checkpoints.pretrained("ddpm-digits")
+    source, s = measure.source("digits"), schedule.build(card["schedule"])
+    config = dataclasses.replace(ddpm.PRESETS["digits"], bound_images=20, samples=100)
+    denoiser = parameterization.clamped(parameterization.as_denoiser(model, s, card["kind"]))
+    x_0 = measure.to_unit(source.test[:20], source.levels)
+    bound = ddpm.held_out_bound(denoiser, s, config, x_0, source.levels)
+    assert abs(bound["bits_per_dim"] - card["results"]["bits_per_dim"]) < 5 * bound["bits_per_dim_error"]
+    samples = ddpm.draw_samples(denoiser, s, config, (1, 8, 8))
+    found = measure.quality(samples, source)
+    assert found["frechet"] < 2 * found["frechet_floor"] < found["frechet_ceiling"] / 5
+
+
+def test_quality_tells_data_from_noise_and_counts_alike():
+    source = measure.source("digits")
+    unit = measure.to_unit(source.train[:300], source.levels)
+    real = measure.quality(unit, source)
+    noise = measure.quality(torch.rand(300, 1, 8, 8, generator=rng.generator(0)) * 2 - 1, source)
+    assert real["samples"] == noise["samples"] == 300
+    assert real["frechet"] < real["frechet_floor"] < noise["frechet"]
+    assert noise["frechet"] == pytest.approx(noise["frechet_ceiling"], rel=0.3)
+    assert real["recall"] == real["precision"] == 1
+    assert noise["precision"] < 0.2
+
+
+def test_a_bound_in_bits_is_its_terms_in_bits():
+    g = rng.generator(0)
+    parts = [elbo.ElboTerms(-torch.rand(3, generator=g), torch.rand(3, generator=g), torch.rand(3, 2, generator=g))] * 2
+    found = measure.bound(parts, 8)
+    total = torch.cat([part.total for part in parts]) / (-8 * np.log(2))
+    assert found["images"] == 6
+    assert found["bits_per_dim"] == pytest.approx(total.mean().item())
+    assert found["bits_per_dim_error"] == pytest.approx(total.std().item() / 6**0.5)
+    assert found["reconstruction"] + found["prior"] + found["transitions"] == pytest.approx(found["bits_per_dim"])
+
+
+def test_both_weightings_train_what_they_say():
+    s, x_0 = schedule.linear(4, 0.1, 0.4), torch.tensor([[-1.0], [0.0], [1.0]])
+    network = networks.build({"name": "time_mlp", "dim": 1, "hidden": 8})
+    t, noise = torch.tensor([1, 2, 4]), torch.ones(3, 1)
+    config = dataclasses.replace(ddpm.PRESETS["digits"], kind="v")
+    simple = ddpm.objective(config, s, 3).loss(network, x_0, t, noise)
+    torch.testing.assert_close(simple, bounds.simple_loss(network, x_0, t, noise, schedule=s, kind="v"))
+    denoiser = parameterization.as_denoiser(network, s, "v")
+    decoder = bounds.discretized_decoder(denoiser, s, 3)
+    weighted = ddpm.objective(dataclasses.replace(config, weighting="elbo"), s, 3).loss(network, x_0, t, noise)
+    torch.testing.assert_close(weighted, bounds.elbo_loss(denoiser, x_0, t, noise, schedule=s, decoder=decoder))
+
+
+def test_samples_of_an_exact_denoiser_are_the_data():
+    points = mixture.empirical(measure.to_unit(measure.source("digits").train[:5], 17).flatten(1))
+    config = dataclasses.replace(ddpm.PRESETS["digits"], samples=12, device="cpu")
+    s = schedule.build(ddpm.noise(config))
+    for steps in (s.T, 50):
+        few = dataclasses.replace(config, sampling_steps=steps)
+        samples = ddpm.draw_samples(mixture.as_denoiser(points, s), s, few, (1, 8, 8))
+        assert torch.cdist(samples.flatten(1), points.means).min(1).values.max() < 1e-3
+
+
+def test_a_picture_has_its_images_in_reading_order(tmp_path):
+    images = torch.arange(4.0).view(4, 1, 1, 1).expand(4, 1, 2, 3) / 3
+    command.picture(tmp_path / "a.png", images, columns=2, scale=2)
+    pixels = np.asarray(Image.open(tmp_path / "a.png"))
+    assert pixels.shape == (8, 12)
+    assert [pixels[0, 0], pixels[0, 11], pixels[7, 0], pixels[7, 11]] == [0, 85, 170, 255]
+
+
+def test_drawing_64_images_is_quick():
+    model, card = checkpoints.pretrained("ddpm-digits")
+    s = schedule.build(card["schedule"])
+    config = dataclasses.replace(ddpm.PRESETS["digits"], samples=64, sampling_steps=50)
+    begun = time.process_time()
+    ddpm.draw_samples(parameterization.as_denoiser(model, s, card["kind"]), s, config, (1, 8, 8))
+    assert time.process_time() - begun < 30

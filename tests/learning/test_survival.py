@@ -1,0 +1,273 @@
+"""A run is never lost: kills, signals, full disks, damaged and foreign files, and many processes in place of one."""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+import runs
+import safetensors.torch
+import torch
+
+from dmlib.learning import checkpoints, processes, state
+from dmlib.learning.networks import build
+from dmlib.learning.training import TrainConfig, fit
+
+SCRIPT = Path(__file__).with_name("runs.py")
+
+
+@pytest.fixture(autouse=True)
+def usual_signals():
+    """The handlers of a process in the foreground; one in the background may ignore Ctrl-C."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def same(a: Path, b: Path) -> bool:
+    (tensors, history), (others, their_history) = checkpoints.load(a), checkpoints.load(b)
+    return (
+        tensors.keys() == others.keys()
+        and history == their_history
+        and all(map(torch.equal, tensors.values(), others.values()))
+    )
+
+
+def small_fit(folder: Path, objective=None, on_log=None, **changes):
+    config = TrainConfig(
+        steps=20, batch_size=8, log_every=5, checkpoint=str(folder / "run.safetensors"), checkpoint_every=5
+    )
+    model = build({"name": "time_mlp", "dim": 2, "hidden": 8})
+    return fit(model, objective or runs.denoising(), runs.POINTS, dataclasses.replace(config, **changes), on_log=on_log)
+
+
+def step_of(folder: Path) -> int:
+    return checkpoints.load(folder / "run.safetensors")[1]["step"]
+
+
+def test_twenty_kills_change_no_bit(tmp_path):
+    command = [sys.executable, str(SCRIPT), "nursery", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    reached = [int(step) for step in done.stdout.split()]
+    assert len(reached) == runs.KILLS == 20
+    assert reached == sorted(reached)  # No kill costs a step that was saved.
+    assert len({step for step in reached if 0 < step < 60}) >= 5  # The kills fell into the run.
+    assert same(tmp_path / "whole.safetensors", tmp_path / "killed.safetensors")
+
+
+def test_a_run_that_stopped_between_two_entries_goes_on_bit_for_bit(tmp_path):
+    whole = small_fit(tmp_path, checkpoint=None, checkpoint_every=None)
+
+    def stop_after(step):
+        def loss(model, *args, **options):
+            calls.append(1)
+            if len(calls) == step:
+                signal.raise_signal(signal.SIGINT)
+            return inner.loss(model, *args, **options)
+
+        calls, inner = [], runs.denoising()
+        return dataclasses.replace(inner, loss=loss)
+
+    for steps, reached in ((3, 3), (6, 9), (4, 13)):
+        with pytest.raises(processes.Stopped, match=rf"stopped at step {reached} of 20; the same call continues from"):
+            small_fit(tmp_path, stop_after(steps))
+        assert step_of(tmp_path) == reached
+    resumed = small_fit(tmp_path)
+    assert resumed.history == whole.history
+    assert all(map(torch.equal, resumed.model.state_dict().values(), whole.model.state_dict().values()))
+    assert all(map(torch.equal, resumed.ema.state_dict().values(), whole.ema.state_dict().values()))
+    assert small_fit(tmp_path).history == whole.history  # A finished run is read, not run again.
+
+
+def test_ctrl_c_without_a_checkpoint_says_so_and_handlers_are_as_before(tmp_path):
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    with pytest.raises(KeyboardInterrupt, match="there is no checkpoint"):
+        small_fit(
+            tmp_path, checkpoint=None, checkpoint_every=None, on_log=lambda e: signal.raise_signal(signal.SIGTERM)
+        )
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
+
+
+def test_a_second_signal_acts_at_once():
+    with processes.stop_signals() as received:
+        signal.raise_signal(signal.SIGINT)
+        assert received == ["SIGINT"]
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+
+
+def test_an_ignored_signal_stays_ignored():
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with processes.stop_signals() as received:
+        signal.raise_signal(signal.SIGINT)
+    assert received == []
+
+
+def test_a_thread_trains_too(tmp_path):
+    results = []
+    thread = threading.Thread(target=lambda: results.append(small_fit(tmp_path)))
+    thread.start()
+    thread.join()
+    assert results[0].history["step"] == [5, 10, 15, 20]
+
+
+@pytest.mark.parametrize("damage", ["truncated", "header", "text", "empty", "foreign", "pickle"])
+def test_a_damaged_or_foreign_checkpoint_is_named_and_kept(tmp_path, damage):
+    small_fit(tmp_path)
+    path = tmp_path / "run.safetensors"
+    whole = path.read_bytes()
+    torch.save({"a": 1}, tmp_path / "pickle")
+    content = {
+        "truncated": whole[: len(whole) // 2],
+        "header": whole[:5],
+        "text": b"this is no checkpoint",
+        "empty": b"",
+        "foreign": safetensors.torch.save({"a": torch.zeros(1)}),
+        "pickle": (tmp_path / "pickle").read_bytes(),
+    }[damage]
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"run\.safetensors was .*; it must be a file of dmlib$") as error:
+        small_fit(tmp_path)
+    assert "\n" not in str(error.value)
+    assert path.read_bytes() == content
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"lr": 0.5}, r"lr = 0.001; it must be this one, with lr = 0.5"),
+        ({"steps": 30, "seed": 1}, r"steps = 20, seed = 0; it must be this one, with steps = 30, seed = 1"),
+        ({"batch_size": 16}, "batch_size = 8"),
+    ],
+)
+def test_a_changed_configuration_is_named(tmp_path, change, words):
+    small_fit(tmp_path)
+    with pytest.raises(ValueError, match=words):
+        small_fit(tmp_path, **change)
+    assert step_of(tmp_path) == 20
+    small_fit(tmp_path, checkpoint_every=7)  # How often it is saved changes no result.
+
+
+def test_other_data_and_another_network_are_named(tmp_path):
+    small_fit(tmp_path)
+    config = TrainConfig(steps=20, batch_size=8, log_every=5, checkpoint=str(tmp_path / "run.safetensors"))
+    model = build({"name": "time_mlp", "dim": 2, "hidden": 8})
+    with pytest.raises(ValueError, match="data = "):
+        fit(model, runs.denoising(), runs.POINTS + 1, config)
+    with pytest.raises(ValueError, match="validation = None"):
+        fit(model, runs.denoising(), runs.POINTS, config, validation=runs.HELD_OUT)
+    with pytest.raises(ValueError, match="model = "):
+        fit(build({"name": "time_mlp", "dim": 2, "hidden": 9}), runs.denoising(), runs.POINTS, config)
+
+
+def test_a_full_disk_keeps_the_last_checkpoint_and_leaves_nothing_behind(tmp_path, monkeypatch):
+    small_fit(tmp_path, steps=10)
+    before = (tmp_path / "run.safetensors").read_bytes()
+
+    def full(file: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(
+        OSError, match=r"run\.safetensors could not be written \(No space left.*the one before it is kept"
+    ):
+        checkpoints.save(tmp_path / "run.safetensors", {"a": torch.zeros(3)}, {})
+    with pytest.raises(OSError, match="there is none before it"):
+        checkpoints.save(tmp_path / "other.safetensors", {"a": torch.zeros(3)}, {})
+    assert (tmp_path / "run.safetensors").read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["run.safetensors"]
+
+
+def test_a_disk_that_takes_no_more_is_met_in_a_real_process(tmp_path):
+    code = (
+        "import resource, torch; from dmlib.learning import checkpoints\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))\n"
+        f"checkpoints.save({str(tmp_path / 'run.safetensors')!r}, {{'a': torch.zeros(100_000)}}, {{}})"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "could not be written (File too large)" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_loss_that_is_not_finite_keeps_the_last_good_checkpoint(tmp_path):
+    inner, calls = runs.denoising(), []
+
+    def loss(model, *args, **options):
+        calls.append(1)
+        return inner.loss(model, *args, **options) * (math.nan if len(calls) == 13 else 1)
+
+    with pytest.raises(
+        RuntimeError, match=r"the loss was nan at step 13; it must be finite: .*run\.safetensors is as it was"
+    ):
+        small_fit(tmp_path, dataclasses.replace(inner, loss=loss), log_every=20, checkpoint_every=4)
+    assert step_of(tmp_path) == 12
+    assert all(torch.isfinite(tensor).all() for tensor in checkpoints.load(tmp_path / "run.safetensors")[0].values())
+
+
+def test_weights_that_are_not_finite_are_not_saved(tmp_path):
+    inner, calls = runs.denoising(), []
+
+    def loss(model, *args, **options):  # Finite itself, but at its fourth call its gradient is 0 times infinity.
+        calls.append(1)
+        pit = torch.where(torch.tensor(len(calls) == 4), 0 * next(model.parameters()).sum(), 1.0).sqrt()
+        return inner.loss(model, *args, **options) + pit
+
+    with pytest.raises(RuntimeError, match=r"the model\.\S+ was nan at step 4; it must be finite: .* is as it was"):
+        small_fit(tmp_path, dataclasses.replace(inner, loss=loss), grad_clip=None, checkpoint_every=1)
+    assert step_of(tmp_path) == 3
+
+
+def test_a_missing_gpu_is_named():
+    here = [name for name, found in (("cuda", torch.cuda.is_available()), ("mps", torch.mps.is_available())) if found]
+    absent = next(name for name in ("cuda", "mps", "xpu") if name not in here)
+    with pytest.raises(ValueError, match=rf"device was '{absent}'; it must be 'auto' or one of .*cpu"):
+        fit(build({"name": "mlp", "sizes": [2, 2]}), runs.denoising(), runs.POINTS, TrainConfig(steps=1), device=absent)
+    assert processes.available("auto").type == [*here, "cpu"][0]
+
+
+def test_checkpoints_are_plain_and_hold_all(tmp_path):
+    small_fit(tmp_path)
+    with open(tmp_path / "run.safetensors", "rb") as file:
+        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+    plain = json.loads(header["__metadata__"]["dmlib"])
+    assert plain["step"] == 20
+    assert plain["run"]["lr"] == 0.001
+    groups = {name.split(".")[0] for name in header if name != "__metadata__"}
+    assert groups == {"model", "ema", "optimizer", "losses"}
+
+
+def test_two_processes_compute_what_one_does(tmp_path):
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
+    alone = [sys.executable, str(SCRIPT)]
+    pair = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", str(SCRIPT)]
+    for command in (alone, pair):
+        done = subprocess.run([*command, "ranks", str(tmp_path)], capture_output=True, text=True, env=environment)
+        assert done.returncode == 0, done.stderr
+    for name in ("vae", "ddpm"):
+        (one, history), (two, their_history) = (checkpoints.load(tmp_path / f"{name}-{n}.safetensors") for n in (1, 2))
+        for key in one:
+            torch.testing.assert_close(one[key], two[key], rtol=0, atol=1e-10)  # Adam magnifies the rounding of sums.
+        torch.testing.assert_close(history["loss"], their_history["loss"], rtol=1e-10, atol=0)
+
+
+def test_the_learning_rate_warms_up_and_falls():
+    config = TrainConfig(steps=100, lr=2.0, warmup=10, cosine=True)
+    rates = [state.learning_rate(config, step) for step in range(1, 101)]
+    assert rates[0] == pytest.approx(0.2)
+    assert max(rates) == pytest.approx(2 * (1 + math.cos(math.pi * 9 / 100)) / 2)
+    assert rates[50] == pytest.approx(1.0)
+    assert 0 < rates[-1] < 0.001
+    assert {state.learning_rate(TrainConfig(steps=9, lr=0.1), step) for step in range(1, 10)} == {0.1}
