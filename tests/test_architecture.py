@@ -185,6 +185,12 @@ def test_requirements_are_what_colab_has():
     assert project["requires-python"] == ">=3.11"
 
 
+def test_an_installed_package_holds_its_weights():
+    data = tomllib.loads((ROOT / "pyproject.toml").read_text("utf8"))["tool"]["setuptools"]["package-data"]
+    listed = [path for pattern in data["dmlib.learning"] for path in (ROOT / "dmlib" / "learning").glob(pattern)]
+    assert {path for path in (ROOT / "dmlib").rglob("*") if path.suffix in (".safetensors", ".json")} == set(listed)
+
+
 def test_widgets_use_no_name_that_came_with_ipywidgets_8():
     nodes = list(ast.walk(tree(ROOT / "dmlib" / "book" / "widgets.py")))
     used = {getattr(node, "attr", None) or getattr(node, "arg", None) or getattr(node, "id", None) for node in nodes}
