@@ -27,8 +27,9 @@ class TrainState:
     def __init__(self, model: nn.Module, config: TrainConfig, data: Tensor, validation: Tensor | None) -> None:
         device = next(model.parameters()).device.type
         self.model, self.ema, self.config = model, copy.deepcopy(model).eval(), config
+        self.weights, self.averages = list(model.parameters()), list(self.ema.parameters())
         self.dtype = choose(config.amp_dtype, device)
-        self.optimizer = torch.optim.AdamW(model.parameters(), lr=config.lr, fused=True)  # [Loshchilov2019]
+        self.optimizer = torch.optim.AdamW(self.weights, lr=config.lr, fused=True)  # [Loshchilov2019]
         self.scaler = torch.amp.GradScaler(device, enabled=self.dtype == torch.float16)
         self.update_ema = get_ema_multi_avg_fn(config.ema_decay)  # [Polyak1992]
         self.step, self.best = 0, {}
@@ -70,10 +71,10 @@ class TrainState:
         self.scaler.scale(loss).backward()
         if self.config.grad_clip is not None:
             self.scaler.unscale_(self.optimizer)
-            nn.utils.clip_grad_norm_(self.model.parameters(), self.config.grad_clip)
+            nn.utils.clip_grad_norm_(self.weights, self.config.grad_clip)
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        self.update_ema(list(self.ema.parameters()), list(self.model.parameters()), None)
+        self.update_ema(self.averages, self.weights, None)
         self.losses.append(loss.detach())
 
     def log(self, evaluate: Callable[[nn.Module], float | None]) -> dict[str, Any]:

@@ -32,7 +32,7 @@ def binomial(logits: Tensor, counts: Tensor, n: int) -> Float[Tensor, " B"]:
     """
     _require_event(logits, "logits")
     require(isinstance(n, int) and n >= 1, "n", n, "an integer >= 1")
-    k = _counts(counts, "counts", logits.shape, n)
+    k = _wide(_counts(counts, "counts", logits.shape, n))
     log_choices = math.lgamma(n + 1) - torch.lgamma(k + 1) - torch.lgamma(n - k + 1)
     log_odds = logits.to(k.dtype)  # large terms cancel
     log_mass = log_choices + k * logsigmoid(log_odds) + (n - k) * logsigmoid(-log_odds)
@@ -73,7 +73,7 @@ def discretized_gaussian(mean: Tensor, log_scale: Tensor, x_levels: Tensor, leve
     _require_event(mean, "mean")
     _require_scale(log_scale, "log_scale", mean)
     _require_levels(levels)
-    x = _counts(x_levels, "x_levels", mean.shape, levels - 1, integer=True)
+    x = _wide(_counts(x_levels, "x_levels", mean.shape, levels - 1, integer=True))
     inv_scale = torch.exp(-log_scale.to(x.dtype))
     upper = ((2 * x + 1) / (levels - 1) - 1 - mean.to(x.dtype)) * inv_scale
     lower = ((2 * x - 1) / (levels - 1) - 1 - mean.to(x.dtype)) * inv_scale
@@ -98,14 +98,14 @@ def categorical(logits: Tensor, x: Tensor) -> Float[Tensor, " B"]:
 def to_unit(x_levels: Tensor, levels: int, *, dtype: torch.dtype = torch.float32) -> Float[Tensor, "B *event"]:
     """The gray levels 0..levels-1 as numbers on [-1, 1]: level k at 2k/(levels-1) - 1."""
     _require_levels(levels)
-    return (2 * _counts(x_levels, "x_levels", None, levels - 1, integer=True) / (levels - 1) - 1).to(dtype)
+    return (2 * _wide(_counts(x_levels, "x_levels", None, levels - 1, integer=True)) / (levels - 1) - 1).to(dtype)
 
 
 def to_levels(x: Tensor, levels: int) -> Int64[Tensor, "B *event"]:
     """The nearest gray levels 0..levels-1 of numbers on [-1, 1]; beyond, the end levels."""
     require_float(x, "x")
     _require_levels(levels)
-    return ((x.to(checks.widest_dtype(x.device)) + 1) * ((levels - 1) / 2)).round().clamp(0, levels - 1).long()
+    return ((_wide(x) + 1) * ((levels - 1) / 2)).round().clamp(0, levels - 1).long()
 
 
 def _log_ndtr_difference(upper: Tensor, lower: Tensor, width: Tensor) -> Tensor:
@@ -148,15 +148,20 @@ def _require_levels(levels: int) -> None:
 
 
 def _counts(x: Tensor, name: str, shape: torch.Size | None, top: int, *, integer: bool = False) -> Tensor:
-    """x in the widest dtype, once it has this shape and its values are whole numbers in 0..top."""
+    """x itself, once it has this shape and its values are whole numbers in 0..top."""
     require(isinstance(x, Tensor), name, type(x).__name__, "a tensor")
     whole = x.dtype in (torch.uint8, torch.int16, torch.int32, torch.int64)
     require(whole or not integer, f"the dtype of {name}", x.dtype, "an integer dtype")
     if shape is not None:
         require(x.shape == shape, f"the shape of {name}", tuple(x.shape), f"{tuple(shape)}")
-    x = x.to(checks.widest_dtype(x.device))
-    require_all((x >= 0) & (x <= top) & (x == x.round()), name, x, f"a whole number in 0..{top}")
+    ok = x == x.clamp(0, top).round() if x.is_floating_point() else (x >= 0) & (x <= top)
+    require_all(ok, name, x, f"a whole number in 0..{top}")
     return x
+
+
+def _wide(x: Tensor) -> Tensor:
+    """x in the widest dtype of its device."""
+    return x.to(checks.widest_dtype(x.device))
 
 
 def mean(likelihood: Callable, *params: Tensor) -> Float[Tensor, "B *event"]:

@@ -162,6 +162,14 @@ def test_a_bad_gaussian_is_named(message: str) -> None:
         gaussian.product(P, Gaussian(*BAD[message]))
 
 
+def test_finite_is_said_of_each_value_and_not_of_their_sum() -> None:
+    large = torch.full((2, 3), 3e38)  # whose sum is infinite in float32
+    assert torch.equal(gaussian.entropy(Gaussian(large, P.var)), gaussian.entropy(P))
+    both = torch.tensor([[math.inf, -math.inf, 0.0], [0.0, 0.0, 0.0]])
+    with pytest.raises(ValueError, match=r"p.mean was inf; it must be finite"):
+        gaussian.entropy(Gaussian(both, P.var))
+
+
 @given(st.tuples(st.integers(0, 3), st.integers(0, 3)).filter(lambda shape: shape != (2, 3)))
 def test_no_shape_broadcasts(shape: tuple[int, int]) -> None:
     other = torch.zeros(shape)
