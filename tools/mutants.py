@@ -3,7 +3,7 @@
 Every operator, number and function of probability/, latent/ and diffusion/ is changed, one at a time. This
 process has the libraries loaded and forks a child for each mutant: the child imports dmlib with that one change
 and runs the module's own tests; a survivor meets the chapters that use the module. The record, with the share
-killed and the survivors by name, is tests/mutants.md.
+killed and the survivors by name, is tests/mutants.md; where modules are named, it keeps its lines of the others.
 """
 
 from __future__ import annotations
@@ -183,23 +183,22 @@ def warm_up() -> None:
     torch.set_num_threads(1)
 
 
-def record(done: list[tuple[Path, int, str, str]], seconds: float) -> str:
-    """The record as Markdown: a row a module, then the survivors by name."""
-    count = Counter((path.relative_to(execute.ROOT).as_posix(), fate) for path, _, _, fate in done)
-    total = Counter(fate for *_, fate in done)
-    rows = [
-        f"| {name} | {count[name, 'tests']} | {count[name, 'chapters']} | {count[name, 'survived']} |"
-        for name in sorted({name for name, _ in count})
-    ]
-    left = [
-        f"- `{path.relative_to(execute.ROOT).as_posix()}:{line}` {words}"
-        for path, line, words, fate in done
-        if fate == "survived"
-    ]
-    share = 1 - total["survived"] / len(done)
+def record(done: list[tuple[Path, int, str, str]], seconds: float, earlier: str = "") -> str:
+    """The record as Markdown: a row a module, then the survivors by name; what `earlier` says of others is kept."""
+    named = [(path.relative_to(execute.ROOT).as_posix(), line, words, fate) for path, line, words, fate in done]
+    count, judged = Counter((name, fate) for name, *_, fate in named), {name for name, *_ in named}
+    rows = [f"| {n} | {count[n, 'tests']} | {count[n, 'chapters']} | {count[n, 'survived']} |" for n in judged]
+    left = [f"- `{name}:{line}` {words}" for name, line, words, fate in named if fate == "survived"]
+    kept = [line for line in earlier.splitlines() if "dmlib/" in line and not any(name in line for name in judged)]
+    rows = sorted(rows + [line for line in kept if line.startswith("|")])
+    left = [line for line in kept if line.startswith("-")] + left
+    fates = [[int(n) for n in row.split("|")[2:5]] for row in rows]
+    total = sum(map(sum, fates))
+    share = 1 - sum(survived for *_, survived in fates) / total
+    last = ", of the modules that were judged last" if kept else ""
     head = f"""# Mutants
 
-Made by `make mutants`: {len(done)} single changes of the formulas, {share:.1%} noticed ({seconds / 60:.0f} minutes).
+Made by `make mutants`: {total} single changes of the formulas, {share:.1%} noticed ({seconds / 60:.0f} minutes{last}).
 
 | module | killed by its tests | killed by a chapter | survived |
 | --- | --- | --- | --- |
@@ -222,9 +221,9 @@ def main() -> int:
             done.append(result)
             path, line, words, fate = result
             print(f"[{n}/{len(jobs)}] {path.name}:{line} {words}: {fate}", flush=True)
-    text = record(done, time.perf_counter() - start)
-    if not chosen:
-        RECORD.write_text(text, "utf8")
+    earlier = RECORD.read_text("utf8") if chosen and RECORD.exists() else ""
+    text = record(done, time.perf_counter() - start, earlier)
+    RECORD.write_text(text, "utf8")
     print(text)
     return 0
 
