@@ -9,12 +9,12 @@ from dataclasses import dataclass
 class Plan:
     """The sizes of a run; the defaults are those of the table in the book."""
 
-    rounds: int = 7  # Of each interleaved comparison.
+    rounds: int = 11  # Of each interleaved comparison.
     block: float = 0.5  # Seconds that one timed block of training steps takes at least.
     batch: int = 128  # Of 8 x 8 images and of MLPs; 28 x 28 images come in smaller batches.
     is_quick: bool = False
-    budgets: tuple[float, ...] = (30, 60, 120, 240)  # Seconds of training on digits before each measurement.
-    mnist_budgets: tuple[float, ...] = (120, 300)
+    budgets: tuple[float, ...] = (30, 60, 120, 360)  # Seconds of training on digits before each measurement.
+    mnist_budgets: tuple[float, ...] = (60, 150, 450)
     samples: int = 397  # Of which the Frechet distance is taken: as many as there are test digits.
     mnist_samples: int = 200
     sampling_steps: int = 100  # Of the samples in the quality table, alike for all.

@@ -25,7 +25,8 @@ class Stopped(KeyboardInterrupt):
 
 def available(device: torch.device | str) -> torch.device:
     """The device of this name, once it is there; "auto" is a GPU, where there is one, or the CPU."""
-    here = [name for name, found in (("cuda", torch.cuda.is_available()), ("mps", torch.mps.is_available())) if found]
+    backends = {"cuda": torch.cuda, "mps": torch.backends.mps}
+    here = [name for name, backend in backends.items() if backend.is_available()]
     if device == "auto":
         return torch.device([*here, "cpu"][0])
     must = f"'auto' or one of {', '.join([*here, 'cpu'])}: there is no other here"

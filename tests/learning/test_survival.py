@@ -231,7 +231,8 @@ def test_weights_that_are_not_finite_are_not_saved(tmp_path):
 
 
 def test_a_missing_gpu_is_named():
-    here = [name for name, found in (("cuda", torch.cuda.is_available()), ("mps", torch.mps.is_available())) if found]
+    backends = {"cuda": torch.cuda, "mps": torch.backends.mps}
+    here = [name for name, backend in backends.items() if backend.is_available()]
     absent = next(name for name in ("cuda", "mps", "xpu") if name not in here)
     with pytest.raises(ValueError, match=rf"device was '{absent}'; it must be 'auto' or one of .*cpu"):
         fit(build({"name": "mlp", "sizes": [2, 2]}), runs.denoising(), runs.POINTS, TrainConfig(steps=1), device=absent)
