@@ -430,8 +430,13 @@ BAD = [
     (lambda: bounds.rounding_decoder(NOISE, 1), "levels was 1; it must be an integer >= 2"),
     (lambda: bounds.rounding_decoder(NOISE, 2)(X, X), "x_0 was 0.0; it must be one of the 2 levels"),
     (lambda: bounds.discretized_decoder(wrong, NOISE, 2)(X, X), "x_0 was 0.0; it must be one of the 2 levels"),
+    (lambda: bounds.rounding_decoder(NOISE, 17)(X + 0.01, X), "x_0 was 0.0099.*; it must be one of the 17 levels"),
     (lambda: bounds.discretized_decoder(wrong, NOISE, 3)(X, X[:1]), r"the shape of x_1 was \(1, 1\)"),
 ]
+
+
+def test_a_variance_may_be_zero() -> None:
+    assert step(torch.zeros(7)).var.eq(0).all()
 
 
 @pytest.mark.parametrize(("call", "message"), BAD)

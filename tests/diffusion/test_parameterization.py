@@ -244,6 +244,8 @@ BAD = [
     (lambda: parameterization.elbo_weight("eps", 0.5, 0.4), "alpha_bar_s was 0.4; it must be greater than alpha_bar_t"),
     (lambda: parameterization.elbo_weight("eps", 0.5, 1.0), "alpha_bar_s was 1.0; it must be less than 1"),
     (lambda: parameterization.elbo_weight("x_0", 0.5, torch.ones(2)), "alpha_bar_s was 1.0; it must be less than 1"),
+    (lambda: parameterization.to_x_0("x_0", X, X, 1.5), r"alpha_bar_t was 1.5; it must be in \[0, 1\]"),
+    (lambda: parameterization.to_x_0("x_0", X, X, -0.5), r"alpha_bar_t was -0.5; it must be in \[0, 1\]"),
     (lambda: parameterization.to_x_0("v", X[:1], X, 0.5), r"the shape of pred was \(1, 3\); it must be \(2, 3\)"),
     (lambda: parameterization.to_x_0("v", X.double(), X, 0.5), "the dtype of pred was torch.float64"),
     (lambda: parameterization.target("v", X, X[0], 0.5), r"the shape of noise was \(3,\)"),
