@@ -150,10 +150,9 @@ def _require_levels(levels: int) -> None:
 def _counts(x: Tensor, name: str, shape: torch.Size | None, top: int, *, integer: bool = False) -> Tensor:
     """x itself, once it has this shape and its values are whole numbers in 0..top."""
     require(isinstance(x, Tensor), name, type(x).__name__, "a tensor")
-    whole = x.dtype in (torch.uint8, torch.int16, torch.int32, torch.int64)
-    require(whole or not integer, f"the dtype of {name}", x.dtype, "an integer dtype")
-    if shape is not None:
-        require(x.shape == shape, f"the shape of {name}", tuple(x.shape), f"{tuple(shape)}")
+    ok = not integer or x.dtype in (torch.uint8, torch.int16, torch.int32, torch.int64)
+    require(ok, f"the dtype of {name}", x.dtype, "an integer dtype")
+    require(shape is None or x.shape == shape, f"the shape of {name}", tuple(x.shape), f"{tuple(shape or ())}")
     ok = x == x.clamp(0, top).round() if x.is_floating_point() else (x >= 0) & (x <= top)
     require_all(ok, name, x, f"a whole number in 0..{top}")
     return x
