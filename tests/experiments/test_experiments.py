@@ -148,7 +148,7 @@ def test_a_damaged_checkpoint_and_a_changed_configuration_end_in_one_line(run, t
 
 
 def test_a_stopped_command_says_how_to_go_on_and_does(tmp_path):
-    line = "--steps 3000 --log_every 100 --patience None --batch_size 16"
+    line = "--steps 1200 --log_every 40 --patience None --batch_size 16"
     whole = [sys.executable, "-m", "dmlib.experiments.vae", *line.split()]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
 
@@ -157,7 +157,7 @@ def test_a_stopped_command_says_how_to_go_on_and_does(tmp_path):
         return subprocess.Popen([*whole, "--name", name], cwd=tmp_path, env=environment, **pipes)
 
     process = start("stopped")
-    while not process.stdout.readline().startswith("step     300"):
+    while not process.stdout.readline().startswith("step      40"):
         assert process.poll() is None
     process.send_signal(signal.SIGTERM)
     _, err = process.communicate()
