@@ -196,25 +196,28 @@ def test_training_stops_at_its_budget():
     assert n == 4
 
 
+def part(others, mine):
+    rows = [{"loop": name, "seconds": s} for name in ("dmlib", *others) for s in (30.0, 240.0)]
+    return {"seconds_to_target": {"dmlib": mine, **others}, "rows": rows}
+
+
 @pytest.mark.parametrize(
-    ("mine", "others", "met"),
+    ("others", "mine", "met"),
     [
-        ({100: 8.0}, {"diffusers": {100: 20.0, 300: 8.5}, "smalldiffusion": {300: 9.0}}, True),
-        ({100: 8.0}, {"diffusers": {300: 8.5}, "smalldiffusion": {300: 7.7}}, True),
-        ({100: 8.0}, {"diffusers": {300: 8.5}, "smalldiffusion": {300: 7.5}}, False),
-        ({100: 8.0}, {"diffusers": {100: 7.5, 300: 8.5}}, False),
-        ({30: 8.0, 100: 9.0, 300: 1.0}, {"diffusers": {300: 8.5}}, True),
-        ({100: 9.0, 300: 1.0}, {"diffusers": {300: 8.5}}, False),
-        ({101: 8.0}, {"diffusers": {301: 8.5}}, True),
-        ({150: 8.0}, {"diffusers": {300: 8.5}}, None),
-        ({100: 8.0}, {}, None),
-        ({}, {"diffusers": {300: 8.5}}, None),
+        ({"diffusers": 90.0, "smalldiffusion": 70.0}, 23.0, True),
+        ({"diffusers": 90.0, "smalldiffusion": 60.0}, 23.0, False),
+        ({"diffusers": None}, 79.0, True),
+        ({"diffusers": None}, 81.0, None),
+        ({"diffusers": 90.0}, None, False),
+        ({"diffusers": 900.0}, None, None),
+        ({"diffusers": 900.0, "smalldiffusion": None}, 81.0, None),
+        ({"diffusers": 900.0, "smalldiffusion": None}, 79.0, True),
+        ({"diffusers": None}, None, None),
+        ({}, 23.0, None),
     ],
 )
-def test_quality_is_compared_at_a_third_of_the_time(mine, others, met):
-    curves = {"dmlib": mine, **others}
-    rows = [{"loop": k, "seconds": s, "frechet": d} for k, curve in curves.items() for s, d in curve.items()]
-    found = {t["target"]: t["met"] for t in targets.judged({"quality-digits": {"rows": rows}})}
+def test_quality_targets_are_judged(others, mine, met):
+    found = {t["target"]: t["met"] for t in targets.judged({"quality-digits": part(others, mine)})}
     assert found["quality of digits samples"] is met
 
 

@@ -1,7 +1,7 @@
 """Train a DDPM, measure its bound and its samples, and record the run.
 
     python -m dmlib.experiments.ddpm --data digits                                # minutes on two cores
-    python -m dmlib.experiments.ddpm --data mnist --amp_dtype auto --device auto   # half an hour there, or a GPU
+    python -m dmlib.experiments.ddpm --data mnist --amp_dtype auto --device auto   # more than an hour of a core
     torchrun --nproc_per_node=4 -m dmlib.experiments.ddpm --data mnist             # the same run on four GPUs
     python -m dmlib.experiments.ddpm --kind v --name ddpm-digits-v                 # a variant, in a folder of its own
 

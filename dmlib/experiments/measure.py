@@ -34,11 +34,11 @@ def source(name: str) -> Source:
     require(name in ("digits", "mnist"), "data", repr(name), "'digits' or 'mnist'")
     if name == "digits":
         return Source(name, data.DIGIT_LEVELS, *(data.digits(split) for split in ("train", "validation", "test")))
-    return Source(name, 256, data.mnist("train"), None, data.mnist("test"))
+    return Source(name, data.MNIST_LEVELS, data.mnist("train"), None, data.mnist("test"))
 
 
 def held_out(source: Source, count: int) -> Tensor:
-    """`count` test images, or all: a fixed random choice, since the test images of MNIST are sorted by difficulty."""
+    """`count` test images, or all: a fixed random choice, since the first test images of MNIST are easier."""
     rows = torch.randperm(len(source.test), generator=rng.generator(0, 4))[:count]
     return source.test[rows.sort().values]
 

@@ -51,15 +51,7 @@ class ConvDecoder(nn.Module):
 class Classifier(nn.Module):
     """Maps images [B, channels, size, size] on [-1, 1] to logits [B, classes], by way of `features` numbers each."""
 
-    def __init__(
-        self,
-        channels: int,
-        size: int,
-        widths: Sequence[int],
-        features: int = 32,
-        classes: int = 10,
-        dropout: float = 0.2,
-    ) -> None:
+    def __init__(self, channels: int, size: int, widths: Sequence[int], features: int = 32, classes: int = 10) -> None:
         super().__init__()
         self.event, self.body = (channels, size, size), _shrinking(channels, size, widths, features)
         self.head = nn.Sequential(nn.SiLU(), nn.Dropout(0.2), nn.Linear(features, classes))
