@@ -28,7 +28,7 @@ class TrainConfig:
     grad_clip: float | None = 1.0  # The largest norm of a gradient; None clips nothing.
     ema_decay: float = 0.99  # The share of its old value that the averaged network keeps at each step.
     amp_dtype: str = "float32"  # Of the networks alone: "bfloat16", "float16", or "auto" for what is native.
-    compile: bool = False  # Whether torch.compile makes one kernel of many: a minute that pays on a GPU.
+    compile: bool = False  # Whether torch.compile compiles the network with its loss.
     seed: int = 0
     log_every: int = 100  # Steps between two entries of the history.
     patience: int | None = None  # Entries without a better validation loss before training stops; None: never.
