@@ -9,7 +9,7 @@ SHAPES := --jaxtyping-packages=dmlib,beartype.beartype
 NBVAL := -p tools.capture --nbval-lax --nbval-current-env --nbval-cell-timeout 300 --nbval-sanitize-with tests/nbval_sanitize.cfg
 CHAPTERS = $$($(PY) -m tools.execute --list)
 
-.PHONY: book test live clean env lint unit notebooks pages seen bench
+.PHONY: book test live clean env lint unit house notebooks pages seen bench chapter check
 
 book: env  ## execute what changed and build the pages
 	@$(PY) -m tools.execute
@@ -18,9 +18,16 @@ book: env  ## execute what changed and build the pages
 test: env  ## everything: style, units with shape checking, nbval, pages in a browser
 	@$(MAKE) --no-print-directory lint
 	@$(MAKE) --no-print-directory unit
+	@$(MAKE) --no-print-directory house
 	@$(MAKE) --no-print-directory notebooks
 	@$(MAKE) --no-print-directory pages
 	@$(MAKE) --no-print-directory seen
+
+chapter: env  ## start a chapter from the template: make chapter NAME=14-continuous-time
+	@$(PY) -m tools.chapter new "$(NAME)"
+
+check: env  ## run and record one chapter, and name what is against the rules: make check CHAPTER=09
+	@$(PY) -m tools.chapter check "$(CHAPTER)"
 
 live: book  ## serve the book and rebuild it on change
 	@$(PY) -m tools.live
@@ -31,7 +38,10 @@ lint: env
 	$(BIN)/codespell
 
 unit: env
-	$(PY) -m pytest tests -m "not built" -n 2 $(SHAPES)
+	$(PY) -m pytest tests -m "not built and not house" -n 2 $(SHAPES)
+
+house: env  ## the tests of CI itself: a book with one chapter, broken in every way
+	$(PY) -m pytest tests -m house -n 2
 
 notebooks: env
 	DMLIB_STATIC=1 $(PY) -m pytest $(NBVAL) -n 2 --dist loadfile $(CHAPTERS)

@@ -21,7 +21,7 @@ import torch
 from benchmarks import bound, peers, quality, sampling, scaling, speed, targets
 from benchmarks.plan import QUICK, Plan
 
-RESULTS = Path("figures") / "runs" / "benchmarks" / "results.json"
+RESULTS = Path("benchmarks") / "results" / "results.json"
 PARTS: dict[str, Callable[..., dict[str, Any]]] = {
     "speed": speed.run,
     "sampling": sampling.run,

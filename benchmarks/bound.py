@@ -11,12 +11,13 @@ from torch import nn
 
 from benchmarks import cases, peers, timing
 from benchmarks.plan import Plan
+from dmlib import metrics, rng
 from dmlib.checks import Tensor
 from dmlib.diffusion import bounds, parameterization, schedule
 from dmlib.diffusion.schedule import NoiseSchedule
 from dmlib.experiments import ddpm, measure
-from dmlib.learning import checkpoints, metrics, rng
-from dmlib.learning.networks import build, precision
+from dmlib.learning import checkpoints
+from dmlib.networks import build, precision
 from dmlib.probability.likelihoods import to_unit
 
 UNITS = {"seconds": "seconds for all T terms", "is_faster": "times", "shift": "bits per dimension"}

@@ -13,14 +13,14 @@ from torch import nn
 from benchmarks import peer_loops, peers
 from benchmarks.loops import Case, Loop, dmlib_loop, textbook_loop
 from benchmarks.plan import Plan
+from dmlib import rng
 from dmlib.checks import Tensor
 from dmlib.diffusion import bounds, schedule
 from dmlib.diffusion.schedule import NoiseSchedule
 from dmlib.experiments import ddpm, measure, vae
-from dmlib.learning import rng
 from dmlib.learning.config import TrainConfig
-from dmlib.learning.networks import build
 from dmlib.learning.training import Objective
+from dmlib.networks import build
 from dmlib.probability.likelihoods import to_unit
 
 ENDLESS = 10**9  # Steps of a run that is stopped from outside.

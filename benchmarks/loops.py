@@ -19,9 +19,9 @@ from dmlib.checks import Tensor
 from dmlib.diffusion.schedule import NoiseSchedule
 from dmlib.latent.vae import VAE
 from dmlib.learning.config import TrainConfig
-from dmlib.learning.precision import precision
 from dmlib.learning.state import TrainState
 from dmlib.learning.training import Objective, _batch, _wrap
+from dmlib.networks.reduced import precision
 from dmlib.probability.likelihoods import to_unit
 
 

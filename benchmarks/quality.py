@@ -12,12 +12,12 @@ import torch
 from benchmarks import cases, timing
 from benchmarks.loops import Case, Loop
 from benchmarks.plan import Plan
+from dmlib import metrics, rng
 from dmlib.checks import Tensor, per_example
 from dmlib.diffusion import bounds, parameterization, sampling
 from dmlib.diffusion.forward import q_sample
 from dmlib.diffusion.schedule import NoiseSchedule
 from dmlib.experiments import measure
-from dmlib.learning import metrics, rng
 from dmlib.probability.likelihoods import to_unit
 from dmlib.probability.mixture import Denoiser
 

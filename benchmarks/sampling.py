@@ -10,9 +10,9 @@ import torch
 
 from benchmarks import peers, timing
 from benchmarks.plan import Plan
+from dmlib import rng
 from dmlib.checks import Tensor
 from dmlib.diffusion import parameterization, sampling, schedule
-from dmlib.learning import rng
 
 UNITS = {"seconds": "seconds", "dmlib_is_faster": "times"}
 LAST = torch.tensor([0])

@@ -15,9 +15,9 @@ from torch import nn
 from benchmarks import cases, timing
 from benchmarks.loops import Case, dmlib_loop
 from benchmarks.plan import QUICK, Plan
+from dmlib import rng
 from dmlib.diffusion import parameterization, sampling, schedule
-from dmlib.learning import rng
-from dmlib.learning.networks import build
+from dmlib.networks import build
 
 UNITS = {
     "training_step": "seconds",

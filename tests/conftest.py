@@ -1,9 +1,12 @@
-"""Shared by all tests: where the book is, and a browser to open it in."""
+"""Shared by all tests: where the book is, a browser to open it in, and how a page is opened."""
 
 from __future__ import annotations
 
+import functools
+import http.server
 import os
 import shutil
+import threading
 from pathlib import Path
 
 import pytest
@@ -15,6 +18,7 @@ settings.load_profile("house")
 ROOT = Path(__file__).resolve().parent.parent
 HTML = ROOT / "_build" / "html"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+SETTLED = "window.MathJax && MathJax.startup && MathJax.startup.promise.then(() => true)"
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--allow-file-access-from-files"]
 
 
@@ -36,3 +40,47 @@ def browser():
         chromium = playwright.chromium.launch(executable_path=path, args=FLAGS)
         yield chromium
         chromium.close()
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *args):
+        pass
+
+
+@pytest.fixture(scope="session")
+def served():
+    """The book over HTTP, on this machine."""
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=HTML))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture
+def visit(browser, served):
+    """Open a page and wait for its mathematics; `page.outside` and `page.errors` hold what went wrong."""
+    contexts = []
+
+    def go(name: str, *, base: str = HTML.as_uri(), at: str = "", width: int = 1280, typeset: bool = True, **settings):
+        context = browser.new_context(viewport={"width": width, "height": 900}, **settings)
+        context.set_default_timeout(120_000)
+        contexts.append(context)
+        page = context.new_page()
+        page.outside, page.errors = [], []
+        inside = (HTML.as_uri(), served, "data:", "blob:")
+        page.route(lambda url: not url.startswith(inside), lambda route: route.abort())
+        if not typeset:
+            page.route("**/tex-chtml.js*", lambda route: route.fulfill(body="", content_type="text/javascript"))
+        page.on("request", lambda r: r.url.startswith(inside) or page.outside.append(r.url))
+        page.on("requestfailed", lambda r: page.errors.append(f"failed: {r.url}"))
+        page.on("pageerror", lambda e: page.errors.append(str(e)))
+        page.on("console", lambda m: m.type == "error" and page.errors.append(f"{m.text} {m.location}"))
+        page.goto(f"{base}/{name}.html{at}")
+        if typeset and page.locator(".math").count():
+            page.wait_for_function(SETTLED)
+        return page
+
+    yield go
+    for context in contexts:
+        context.close()

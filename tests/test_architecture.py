@@ -12,7 +12,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-FLOORS = {"checks": 0, "probability": 1, "latent": 2, "diffusion": 2, "learning": 3, "experiments": 4, "book": 5}
+FLOORS = {
+    **{"checks": 0, "rng": 1, "probability": 2, "book": 2, "latent": 3, "diffusion": 3},
+    **{"data": 4, "networks": 4, "metrics": 4, "learning": 5, "experiments": 6},
+}
 MAX_FUNCTION, MAX_FILE = 40, 250
 SPEAKING_ROOMS = {"book", "experiments"}
 COLAB_FLOORS = {"torch": "2.6", "numpy": "2.0", "ipywidgets": "7.7.1"}
@@ -175,7 +178,24 @@ def test_the_package_itself_is_nearly_empty():
     body = tree(ROOT / "dmlib" / "__init__.py").body
     assert [type(node) for node in body] == [ast.Expr, ast.Assign]
     assert ast.unparse(body[1].targets[0]) == "__version__"
-    assert all(len(path.read_text("utf8").splitlines()) <= 5 for path in files(ROOT) if path.name == "__init__.py")
+
+
+def room_faults(root: Path) -> list[str]:
+    """Rooms whose __init__ does more than name what their own files offer."""
+    faults = []
+    for path in (path for path in files(root) if path.name == "__init__.py" and room(path, root) != "__init__"):
+        offered = tree(path).body[1:]  # after its docstring
+        own = f"dmlib.{room(path, root)}."
+        faults += [
+            f"{path.parent.name} offers {ast.unparse(node)}"
+            for node in offered
+            if not (isinstance(node, ast.ImportFrom) and str(node.module).startswith(own))
+        ]
+    return faults
+
+
+def test_a_room_names_what_it_offers_and_does_nothing_else():
+    assert room_faults(ROOT) == []
 
 
 def test_requirements_are_what_colab_has():
@@ -185,10 +205,12 @@ def test_requirements_are_what_colab_has():
     assert project["requires-python"] == ">=3.11"
 
 
-def test_an_installed_package_holds_its_weights():
+def test_an_installed_package_holds_its_weights_and_its_records():
     data = tomllib.loads((ROOT / "pyproject.toml").read_text("utf8"))["tool"]["setuptools"]["package-data"]
-    listed = [path for pattern in data["dmlib.learning"] for path in (ROOT / "dmlib" / "learning").glob(pattern)]
-    assert {path for path in (ROOT / "dmlib").rglob("*") if path.suffix in (".safetensors", ".json")} == set(listed)
+    folders = {name: ROOT.joinpath(*name.split(".")) for name in data}
+    listed = {path for name, patterns in data.items() for p in patterns for path in folders[name].glob(p)}
+    held = {path for path in (ROOT / "dmlib").rglob("*") if path.is_file() and path.suffix not in (".py", ".pyc")}
+    assert held == listed != set()
 
 
 def test_widgets_use_no_name_that_came_with_ipywidgets_8():
@@ -208,7 +230,7 @@ def house(tmp_path):
         "dmlib/latent/vae.py": "from dmlib.probability import gaussian\nfrom . import discrete\n",
         "dmlib/latent/discrete.py": "Kind = int\n",
         "dmlib/diffusion/forward.py": "from dmlib.probability.gaussian import LIMIT\n",
-        "dmlib/book/verify.py": "def f():\n    import dmlib.latent.vae\n    print(1)\n",
+        "dmlib/book/verify.py": "def f():\n    import dmlib.rng\n    print(1)\n",
         "chapters/01-a.md": "$$\nx\n$$ (eq-normal)\n",
         "references.bib": "@book{Gauss1809,\n}\n",
     }.items():
@@ -218,7 +240,7 @@ def house(tmp_path):
     return tmp_path
 
 
-ALL = (layer_faults, size_faults, state_faults, citation_faults)
+ALL = (layer_faults, size_faults, state_faults, citation_faults, room_faults)
 
 
 def test_a_sound_house_has_no_faults(house):
@@ -236,6 +258,10 @@ def test_a_sound_house_has_no_faults(house):
         (layer_faults, "probability/gaussian.py", "def f():\n    importlib.import_module('dmlib.book.verify')"),
         (layer_faults, "latent/vae.py", "from dmlib.diffusion import forward"),
         (layer_faults, "diffusion/forward.py", "from ..latent import vae"),
+        (layer_faults, "book/verify.py", "from dmlib.latent import vae"),
+        (layer_faults, "data/idx.py", "from dmlib import metrics"),
+        (room_faults, "latent/__init__.py", '"""A room."""\nfrom dmlib.probability import gaussian'),
+        (room_faults, "latent/__init__.py", '"""A room."""\nprint(1)'),
         (layer_faults, "checks.py", "from dmlib.probability import gaussian"),
         (layer_faults, "__init__.py", "from dmlib import checks"),
         (layer_faults, "attic/old.py", "X = 1"),

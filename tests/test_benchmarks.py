@@ -16,14 +16,14 @@ from markdown_it import MarkdownIt
 
 from benchmarks import __main__ as command
 from benchmarks import cases, loops, peers, quality, sampling, targets, timing
+from benchmarks import page as benchmark_page
 from benchmarks.plan import QUICK
+from dmlib import rng
 from dmlib.diffusion import bounds, schedule
 from dmlib.experiments import vae
-from dmlib.learning import rng
-from dmlib.learning.networks import build
+from dmlib.networks import build
 from dmlib.probability import mixture
 from dmlib.probability.likelihoods import to_unit
-from tools import benchmark_page
 
 needs_diffusers = pytest.mark.skipif(peers.version("diffusers") is None, reason="diffusers is not installed")
 needs_small = pytest.mark.skipif(peers.version("smalldiffusion") is None, reason="smalldiffusion is not installed")

@@ -12,6 +12,7 @@ import pytest
 from conftest import ROOT
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
+pytestmark = pytest.mark.house
 TOC = """format: jb-book
 root: chapters/intro
 parts:
@@ -27,6 +28,11 @@ def test_unit():
 
 @pytest.mark.built
 def test_built():
+    assert True
+
+
+@pytest.mark.house
+def test_house():
     assert True
 """
 TABLES = {

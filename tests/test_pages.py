@@ -1,4 +1,4 @@
-"""The built pages: links, pictures, weight, and every equation with its check."""
+"""The built pages: links, pictures, weight, folds, and every equation with its check."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from bs4 import BeautifulSoup
 from conftest import HTML, ROOT
 
 from tools import appendices, execute
+from tools.sphinx_book import verdict
 
 pytestmark = pytest.mark.built
 PAGES = execute.pages()
@@ -93,6 +94,48 @@ def test_no_raw_markup_is_left(name):
     assert not re.findall(r":::|\{(?:eq|cite|numref|ref|exercise|solution)[}:]|\$\$|\\\w+\{", article.get_text())
 
 
+def test_a_tick_says_what_the_checks_came_to():
+    ok, wrong = "PASS eq-a  claim  [|diff| <= 1]", "PASS eq-a  rejected: claim  [must fail]"
+    assert verdict(f"{ok}\n") == "1 check"
+    assert verdict(f"{ok}\n{ok}\n\n{wrong}\n") == "2 checks, 1 wrong form rejected"
+    assert verdict(f"{wrong}\n{wrong}") == "2 wrong forms rejected"
+    assert verdict("PASS eq-a  samples are rejected: no  [|diff| <= 1]") == "1 check"
+    for printed in ("", f"{ok}\nFAIL eq-a  claim", f"3\n{ok}", "PASS"):
+        assert verdict(printed) is None
+
+
+@pytest.mark.parametrize("path", execute.notebooks(), ids=lambda path: path.stem)
+def test_folds_hold_what_they_should(path):
+    cells = nbformat.read(path, 4).cells
+    page = soup(f"chapters/{path.stem}.html")
+    assert not page.select("details[open]")
+    words = "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
+    assert len(page.select("section > .detour > summary")) == len(re.findall(r"^#+ Detour: ", words, re.MULTILINE))
+    inside, solutions = False, []
+    for cell in cells:
+        for mark in re.findall(r"\{solution-(start|end)\}", cell.source) if cell.cell_type == "markdown" else ["code"]:
+            if mark == "start":
+                solutions.append(0)
+            inside = {"start": True, "end": False}.get(mark, inside)
+            solutions[-1:] = [solutions[-1] + (mark == "code")] if inside else solutions[-1:]
+    assert [len(fold.select(".cell")) for fold in page.select("div.solution > .solution")] == solutions
+    assert not page.select(".solution .checks")
+
+
+@pytest.mark.parametrize("path", execute.notebooks(), ids=lambda path: path.stem)
+def test_ticks_count_the_checks_that_ran(path):
+    outputs = json.loads(execute.kept(path).read_text("utf8"))["outputs"]
+    code = [cell for cell in nbformat.read(path, 4).cells if cell.cell_type == "code"]
+    checked = [o for cell, o in zip(code, outputs, strict=True) if "check" in cell.metadata.get("tags", ())]
+    lines = ["".join("".join(part["text"]) for part in printed).splitlines() for printed in checked]
+    ticks = [tick.get_text() for tick in soup(f"chapters/{path.stem}.html").select(".checks > summary")]
+    assert len(ticks) == len(lines)
+    for tick, printed in zip(ticks, lines):
+        assert tick.startswith("✓ ")
+        assert sum(map(int, re.findall(r"\d+", tick))) == len([line for line in printed if line.startswith("PASS ")])
+        assert ("rejected" in tick) == any("  rejected: " in line for line in printed)
+
+
 def test_labels_are_unique():
     every = [label for found in labels().values() for label in found]
     assert len(every) == len(set(every))
@@ -134,6 +177,10 @@ def test_coverage_rows_say_where_they_are_carried():
         assert not carried or (row["label"] in every and row["chapter"] in pages), row["id"]
         assert row["status"] != "later" or row["chapter"] not in pages, row["id"]
         assert row["status"] != "corrected" or row["note"], row["id"]
+
+
+def test_no_answer_to_an_exercise_stands_in_the_ledger():
+    assert not [c for found in checks().values() for c in found if re.search(r"\bexercise", c["claim"], re.IGNORECASE)]
 
 
 def test_ledger_page_shows_the_checks():

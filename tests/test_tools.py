@@ -15,6 +15,9 @@ ROOMS = {
     "probability": "gaussian.py",
     "latent": "vae.py",
     "diffusion": "forward.py",
+    "data": "images.py",
+    "networks": "models.py",
+    "metrics": "bits.py",
     "learning": "training.py",
     "book": "verify.py",
 }
@@ -23,7 +26,7 @@ ROOMS = {
 @pytest.fixture
 def house(tmp_path):
     """A copy of the chapters and the package whose outputs are all fresh."""
-    for name in ("dmlib", "chapters", "figures"):
+    for name in ("dmlib", "chapters"):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__", "checkpoint*"))
     for name in ("_toc.yml", "requirements.txt"):
         shutil.copy(ROOT / name, tmp_path)
@@ -54,9 +57,9 @@ def test_a_change_in_a_room_reaches_the_chapters_that_use_it(house, room):
 
 
 def test_a_new_record_of_a_run_reaches_the_chapters_that_read_runs(house):
-    readers = {path.stem for path in execute.notebooks(house) if "figures/runs" in "".join(execute.code(path))}
-    (house / "figures" / "runs" / "new").mkdir()
-    (house / "figures" / "runs" / "new" / "metrics.json").write_text("{}")
+    readers = {path.stem for path in execute.notebooks(house) if "experiments.record(" in "".join(execute.code(path))}
+    (house / "dmlib" / "experiments" / "records" / "new").mkdir()
+    (house / "dmlib" / "experiments" / "records" / "new" / "metrics.json").write_text("{}")
     assert stale(house) == readers != set()
 
 

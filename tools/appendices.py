@@ -6,7 +6,7 @@ import csv
 import re
 from pathlib import Path
 
-from tools import benchmark_page
+from benchmarks import page as benchmark_page
 from tools.tables import rows
 
 LEDGER_MIME = "application/vnd.dmlib.ledger+json"

@@ -1,8 +1,7 @@
 """Execute the chapters whose code, or whose part of dmlib, changed: python -m tools.execute [--list]
 
 The outputs are kept in _build/executed, one file a chapter, under a key made of the chapter's code cells,
-every module of dmlib that they reach, dmlib's data files, the recorded runs where they read them, and the pinned
-environment.
+every module of dmlib that they reach, the data files of the rooms of these modules, and the pinned environment.
 """
 
 from __future__ import annotations
@@ -69,11 +68,11 @@ def code(path: Path) -> list[str]:
 def key(path: Path, root: Path = ROOT) -> str:
     """A digest of all that a chapter's outputs depend on."""
     cells = code(path)
-    data = [f for f in (root / "dmlib").rglob("*") if f.is_file() and f.suffix not in (".py", ".pyc")]
-    if any("figures/runs" in cell for cell in cells):
-        data += (root / "figures" / "runs").glob("*/metrics.json")
+    modules = reached("\n".join(cells), root)
+    rooms = {module.parent for module in modules} - {root / "dmlib"}
+    data = [f for room in rooms for f in room.rglob("*") if f.is_file() and f.suffix not in (".py", ".pyc")]
     digest = hashlib.sha256(json.dumps(cells).encode())
-    for file in sorted({*reached("\n".join(cells), root), *data, root / "requirements.txt"}):
+    for file in sorted({*modules, *data, root / "requirements.txt"}):
         digest.update(file.relative_to(root).as_posix().encode() + b"\0" + file.read_bytes())
     return digest.hexdigest()
 
@@ -100,27 +99,22 @@ def keep(path: Path, outputs: list, seconds: float, root: Path = ROOT) -> None:
 
 def execute(path: Path, root: Path = ROOT) -> float:
     """Run a chapter in a fresh kernel and keep its outputs; returns the seconds it took."""
-    from nbclient import NotebookClient
+    from dmlib.book import notebook
 
     start = time.perf_counter()
-    notebook = nbformat.read(path, 4)
-    client = NotebookClient(notebook, timeout=CELL_TIMEOUT, resources={"metadata": {"path": str(path.parent)}})
-    client.store_widget_state, client.extra_arguments = False, ["--log-level=ERROR"]
-    client.execute()
+    book = nbformat.read(path, 4)
+    notebook.run(book, path.stem, path.parent, timeout=CELL_TIMEOUT)
     seconds = time.perf_counter() - start
-    keep(path, [cell.outputs for cell in notebook.cells if cell.cell_type == "code"], seconds, root)
+    keep(path, [cell.outputs for cell in book.cells if cell.cell_type == "code"], seconds, root)
     return seconds
 
 
 def main() -> int:
     """Bring every chapter's outputs up to date, saying which and how long it took."""
-    from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
-
     todo = notebooks()
     if sys.argv[1:] == ["--list"]:
         print(*(path.relative_to(ROOT) for path in todo))
         return 0
-    os.environ.update(KERNEL_ENVIRONMENT)
     for n, path in enumerate(todo, 1):
         label = f"[{n}/{len(todo)}] {path.relative_to(ROOT)}"
         if is_fresh(path):
@@ -129,8 +123,8 @@ def main() -> int:
         print(f"{label}  running ...", flush=True)
         try:
             print(f"{label}  {execute(path):.1f} s", flush=True)
-        except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
-            print(f"{error}\n{label}  FAILED; the book was not built", file=sys.stderr)
+        except RuntimeError as error:
+            print(f"{error}; the book was not built", file=sys.stderr)
             return 1
     return 0
 

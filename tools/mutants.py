@@ -1,6 +1,6 @@
 """Seed an error in every formula and see which checks notice: python -m tools.mutants [MODULE ...]
 
-Every operator, number and function of probability/, latent/ and diffusion/ is changed, one at a time. This
+Every operator, number and function of probability/, latent/, diffusion/ and metrics/ is changed, one at a time. This
 process has the libraries loaded and forks a child for each mutant: the child imports dmlib with that one change
 and runs the module's own tests; a survivor meets the chapters that use the module. The record, with the share
 killed and the survivors by name, is tests/mutants.md; where modules are named, it keeps its lines of the others.
@@ -24,7 +24,7 @@ from pathlib import Path
 
 from tools import execute
 
-ROOMS = ("probability", "latent", "diffusion")
+ROOMS = ("probability", "latent", "diffusion", "metrics")
 RECORD = execute.ROOT / "tests" / "mutants.md"
 SECONDS = {"tests": 120, "chapters": 300}
 OPERATORS = {

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import nbformat
 
+from dmlib.book import map as road
 from tools import appendices, execute
 
 COPIED = ["_config.yml", "_toc.yml", "references.bib"]
@@ -47,8 +48,10 @@ def staged(root: Path) -> dict[str, bytes]:
     for folder in ("_assets", "figures"):
         shown = (f for f in (root / folder).rglob("*") if f.is_file() and f.suffix != ".safetensors")
         files |= {f.relative_to(root).as_posix(): f.read_bytes() for f in shown}
+    files["figures/map.svg"] = road.svg("intro").encode()
+    files["figures/map.html"] = road.html("intro").encode()
     files["_ext/sphinx_book.py"] = (root / "tools" / "sphinx_book.py").read_bytes()
-    files |= {f"chapters/{f.name}": f.read_bytes() for f in (root / "chapters").glob("*.md")}
+    files |= {f"chapters/{f.name}": f.read_bytes() for f in (root / "chapters").glob("[!_]*.md")}
     kept = {}
     for path in execute.notebooks(root):
         if not execute.is_fresh(path, root):

@@ -3,6 +3,9 @@
 1. A chapter's number is that of its file name, so that chapter 9 is 9 before chapter 8 is written.
 2. Every page knows every numbered equation, so that hovering a reference shows it, from file:// too.
 3. An equation's number is a link to it, to copy or to send.
+4. Detours and solutions are folded, and the checks of a cell to one tick.
+5. The map of the book takes the form that fits the page.
+6. A link to what has moved to another page leads on there.
 """
 
 from __future__ import annotations
@@ -12,9 +15,14 @@ import re
 from pathlib import Path
 
 from docutils import nodes
+from sphinx.errors import ExtensionError
+from sphinx.util import logging
+from sphinx_exercise.nodes import solution_node
 from sphinx_external_toc.collectors import TocTreeCollectorWithStyles
 
 assign_in_order = TocTreeCollectorWithStyles.assign_section_numbers
+log = logging.getLogger(__name__)
+LABELS = ("equation-", "ex-", "fig-")  # how the ids begin that stand once in the whole book
 
 
 def file_number(docname: str) -> int | None:
@@ -37,17 +45,88 @@ def assign_by_file_name(collector, env) -> list[str]:
     return [doc for doc, sections in env.toc_secnumbers.items() if sections != before.get(doc)]
 
 
-def write_equations(app, exception) -> None:
-    """Write every numbered equation to _static/equations.js, by the anchor its references point to."""
+def is_detour(section: nodes.section) -> bool:
+    return isinstance(section[0], nodes.title) and section[0].astext().startswith("Detour:")
+
+
+def name_detours(app, doctree) -> None:
+    """A detour's anchor is that of its title alone, whatever its minutes."""
+    for section in doctree.findall(nodes.section):
+        if is_detour(section):
+            section["ids"] = [re.sub(r"^detour-|-\d+-minutes?$", "", name) for name in section["ids"]]
+
+
+def fold(node: nodes.Element, kind: str, summary: list[nodes.Node], inside: list[nodes.Node]) -> None:
+    """Put all that a node holds in a <details>."""
+    opened, headed, closed = (
+        nodes.raw("", html, format="html")
+        for html in (f'<details class="fold {kind}"><summary>', "</summary>", "</details>")
+    )
+    node.children = []
+    node.extend([opened, *summary, headed, *inside, closed])
+
+
+def verdict(printed: str) -> str | None:
+    """What the checks of a cell come to, "2 checks, 1 wrong form rejected"; None unless every line is a pass."""
+    found = [re.match(r"PASS \S+  (rejected: )?", line) for line in printed.splitlines() if line]
+    if not found or None in found:
+        return None
+    wrong = sum(match[1] is not None for match in found)
+    counts = [(len(found) - wrong, "check", ""), (wrong, "wrong form", " rejected")]
+    return ", ".join(f"{n} {name}{'s' * (n > 1)}{end}" for n, name, end in counts if n)
+
+
+def fold_checks(cell: nodes.Element, docname: str) -> None:
+    """One tick for a check cell, its claims and its code behind it."""
+    parts = {n.get("nb_element"): n for n in cell.findall(nodes.container)}
+    source, output = parts["cell_code_source"], parts.get("cell_code_output", nodes.container())
+    printed = "\n".join(block.astext() for block in output.findall(nodes.literal_block))
+    found = verdict(printed)
+    if found is None:
+        log.warning("a cell tagged check printed other than PASS: %s", printed[:200] or "nothing", location=docname)
+    else:
+        fold(cell, "checks", [nodes.Text(f"✓ {found}")], [output, source])
+
+
+def dress_page(app, doctree, docname) -> None:
+    """Fold what is not the main line of a page; where its picture stands, show the map that fits a phone too."""
+    if app.builder.format != "html":
+        return
+    for image in list(doctree.findall(nodes.image)):
+        if image["uri"] == "figures/map.svg":
+            image.replace_self(
+                nodes.raw("", (Path(app.srcdir) / "figures" / "map.html").read_text("utf8"), format="html")
+            )
+    for section in list(doctree.findall(nodes.section)):
+        if is_detour(section):
+            fold(section, "detour", section[:1], section[1:])
+    for cell in list(doctree.findall(nodes.container)):
+        if "tag_check" in cell["classes"]:
+            fold_checks(cell, docname)
+    for solution in list(doctree.findall(solution_node)):
+        if "dropdown" in solution["classes"]:
+            solution["classes"].remove("dropdown")  # or sphinx-togglebutton would fold it again
+            for link in list(solution[0].findall(nodes.reference)):  # a summary is to be clicked, not to lead away
+                link.replace_self(link.children)
+            fold(solution, "solution", solution[:1], solution[1:])
+
+
+def write_index(app, exception) -> None:
+    """Write _static/index.js: the equations by anchor, the page of each label, and where sections have moved."""
     if exception or app.builder.format != "html":
         return
-    found = {}
-    for docname in app.env.found_docs:
-        for node in app.env.get_doctree(docname).findall(nodes.math_block):
-            if node.get("label"):
-                found[f"equation-{node['label']}"] = node.astext()
-    script = f"window.EQUATIONS = {json.dumps(found, sort_keys=True)};\n"
-    (Path(app.outdir) / "_static" / "equations.js").write_text(script, "utf8")
+    trees = {docname: app.env.get_doctree(docname) for docname in sorted(app.env.found_docs)}
+    blocks = [node for tree in trees.values() for node in tree.findall(nodes.math_block) if node.get("label")]
+    equations = {f"equation-{node['label']}": node.astext() for node in blocks}
+    ids = {page: {name for node in tree.findall(nodes.Element) for name in node["ids"]} for page, tree in trees.items()}
+    labels = {name: page for page, names in ids.items() for name in names if name.startswith(LABELS)}
+    moved = json.loads((Path(app.srcdir) / "_assets" / "moved.json").read_text("utf8"))
+    anchors = {f"{page}.html#{name}".removeprefix("chapters/") for page, names in ids.items() for name in names}
+    if lost := set(moved.values()) - anchors:
+        raise ExtensionError(f"_assets/moved.json leads to what is not there: {', '.join(sorted(lost))}")
+    index = {"EQUATIONS": equations, "LABELS": labels, "MOVED": moved}
+    script = "".join(f"window.{name} = {json.dumps(value, sort_keys=True)};\n" for name, value in index.items())
+    (Path(app.outdir) / "_static" / "index.js").write_text(script, "utf8")
 
 
 def link_numbers(app, pagename, templatename, context, doctree) -> None:
@@ -60,6 +139,8 @@ def link_numbers(app, pagename, templatename, context, doctree) -> None:
 def setup(app):
     """Called by Sphinx when the extension is loaded."""
     TocTreeCollectorWithStyles.assign_section_numbers = assign_by_file_name
+    app.connect("doctree-read", name_detours, priority=100)  # before Sphinx collects the table of contents
+    app.connect("doctree-resolved", dress_page)
     app.connect("html-page-context", link_numbers)
-    app.connect("build-finished", write_equations)
+    app.connect("build-finished", write_index)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -10,25 +10,27 @@ from __future__ import annotations
 import inspect
 import json
 import os
+import re
 import sys
 import textwrap
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import matplotlib as mpl
 import torch
 
+from dmlib.book import map as road
 from dmlib.book import plotting
 from dmlib.checks import require
 
-__all__ = ["CELL_METADATA", "TAGS", "Run", "check", "normalize", "record", "setup", "show"]
+__all__ = ["CELL_METADATA", "TAGS", "CellFailed", "check", "normalize", "place", "record", "run", "setup", "show"]
 
 TAGS = (
     "setup",
     "colab-setup",
+    "program",
     "check",
     "nbval-check-output",
     "hide-input",
@@ -42,29 +44,22 @@ TAGS = (
 CELL_METADATA = ("mystnb", "nbgrader", "tags")
 FIGURE_METADATA = {"figure": {"name", "caption"}, "image": {"alt"}}
 KERNELSPEC = {"display_name": "Python 3", "language": "python", "name": "python3"}
+ANSI = re.compile(r"\x1b\[[0-9;]*m")
 QUIET = {"OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1", "DMLIB_STATIC": "1"}
-Value = TypeVar("Value")
 
 
-@dataclass(frozen=True)
-class Run:
-    """Where a chapter runs, and how much it may spend."""
-
-    device: str
-    budget: str
-
-    def choose(self, small: Value, full: Value) -> Value:
-        """The value that this run's budget affords."""
-        return full if self.budget == "full" else small
-
-
-def setup(budget: str = "small") -> Run:
-    """Set the style of figures and one thread for torch; return where and how large this run is."""
-    require(budget in ("small", "full"), "budget", repr(budget), "'small' or 'full'")
+def setup() -> None:
+    """Set the style of figures, and one thread for torch: a chapter's tensors are small, a second thread would wait."""
     _figures_as_svg()
     mpl.rcParams.update(plotting.STYLE)
-    torch.set_num_threads(1)  # the tensors of a chapter are small: a second thread would wait
-    return Run("cuda" if torch.cuda.is_available() else "cpu", budget)
+    torch.set_num_threads(1)
+
+
+def place(name: str) -> None:
+    """Display the map of the book, lit where the chapter `name` stands."""
+    from IPython.display import display
+
+    display({"text/html": road.html(name), "text/plain": f"The map of the book: {road.words(name)}"}, raw=True)
 
 
 def show(fn: Callable[..., Any]) -> None:
@@ -141,20 +136,45 @@ def check(path: str | Path) -> list[str]:
     return [] if text == normal else [f"{path}: not in normal form: {first}"]
 
 
+class CellFailed(RuntimeError):
+    """A cell that could not be run, named by chapter and number in one line."""
+
+
+def run(book: Any, name: str, folder: Path, *, timeout: int = 600) -> None:
+    """Execute a notebook of nbformat in place, in a quiet kernel of its own; raise CellFailed where a cell fails."""
+    from nbclient import NotebookClient
+    from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
+
+    client = NotebookClient(book, timeout=timeout, resources={"metadata": {"path": str(folder)}})
+    client.store_widget_state, client.extra_arguments = False, ["--log-level=ERROR"]
+    started: list[int] = []
+    client.on_cell_execute = lambda cell, cell_index: started.append(cell_index + 1)
+    try:
+        client.execute(env={**os.environ, **QUIET})
+    except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
+        raise CellFailed(f"{name}, cell {started[-1] if started else 1}{_reason(error)}") from None
+
+
+def _reason(error: Exception) -> str:
+    """Where in a cell it failed and why, in one line."""
+    said = ANSI.sub("", str(error))
+    if not hasattr(error, "ename"):
+        return f": {type(error).__name__}: {said.splitlines()[0] if said else 'the kernel ended'}"
+    places = re.findall(r"Cell In\[\d+\], line (\d+)", said)
+    value = ANSI.sub("", error.evalue).strip().split("\n")[0]
+    return f"{f', line {places[0]}' if places else ''}: {error.ename}: {value}"
+
+
 def record(path: str | Path) -> float:
     """Execute a notebook, store what its check cells print, and return the seconds it took."""
     import nbformat
-    from nbclient import NotebookClient
 
     path, start = Path(path), time.perf_counter()
     book = normalize(json.loads(path.read_text(encoding="utf-8")))
     live = nbformat.reads(_dump(book), as_version=4)
-    resources = {"metadata": {"path": str(path.resolve().parent)}}
-    client = NotebookClient(live, timeout=600, resources=resources)
-    client.extra_arguments = ["--log-level=ERROR"]
-    client.execute(env={**os.environ, **QUIET})
-    for place, (cell, run) in enumerate(zip(book["cells"], live["cells"], strict=True), start=1):
-        outputs = run.get("outputs", [])
+    run(live, path.stem, path.resolve().parent)
+    for place, (cell, done) in enumerate(zip(book["cells"], live["cells"], strict=True), start=1):
+        outputs = done.get("outputs", [])
         noise = ["".join(out["text"]) for out in outputs if out.get("name") == "stderr"]
         require(not noise, f"cell {place} of {path.name}", f"one that wrote to stderr: {noise}", "quiet")
         if "check" in cell["metadata"].get("tags", ()):
@@ -178,7 +198,10 @@ def main(arguments: list[str]) -> int:
         if command == "check":
             problems += check(path)
         elif command == "record":
-            print(f"{path}: recorded in {record(path):.0f} s")
+            try:
+                print(f"{path}: recorded in {record(path):.0f} s")
+            except (CellFailed, ValueError) as error:
+                problems.append(str(error))
         else:
             path.write_text(_dump(normalize(json.loads(path.read_text(encoding="utf-8")))), encoding="utf-8")
     print(*problems, sep="\n", end="\n" if problems else "")

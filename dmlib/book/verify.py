@@ -28,7 +28,7 @@ class CheckFailed(AssertionError):
 
 
 class NotComparable(CheckFailed):
-    """Two sides whose shapes differ, or that are empty: no verdict, so `must_fail` does not count it."""
+    """Sides whose shapes differ, that are empty or not finite: no verdict, so `must_fail` does not count it."""
 
 
 class Ledger:
@@ -41,8 +41,8 @@ class Ledger:
         self._checks: dict[tuple[str, str, str], str] = {}
 
     def close(self, label: str, actual: Any, expected: Any, *, atol: float | int, claim: str) -> None:
-        """Pass if the largest absolute difference is at most `atol`; shapes are equal and all is finite."""
-        _require_text(label, claim)
+        """Pass if the largest absolute difference is at most `atol`; shapes are equal."""
+        self._begin("close", label, claim)
         _require_tolerance("atol", atol)
         a, b = _tensor("actual", actual), _tensor("expected", expected)
         _require_same_shape(label, claim, a, b)
@@ -51,23 +51,22 @@ class Ledger:
 
     def bound(self, label: str, lower: Any, upper: Any, *, slack: float | int = 0.0, claim: str) -> None:
         """Pass if lower <= upper + slack in every entry; shapes are equal, or one side is a Python number."""
-        _require_text(label, claim)
+        self._begin("bound", label, claim)
         _require_tolerance("slack", slack)
         a, b = _tensor("lower", lower), _tensor("upper", upper)
         if not isinstance(lower, (int, float)) and not isinstance(upper, (int, float)):
             _require_same_shape(label, claim, a, b)
         _require_entries(label, claim, a, b)
         excess = (a - b).max().item()
-        finite = bool(torch.isfinite(a).all() and torch.isfinite(b).all())
         rule = "lower <= upper" + (f" + {slack:g}" if slack else "")
-        self._settle(finite and excess <= slack, "bound", label, claim, rule, f"lower - upper = {excess:.3g}")
+        self._settle(excess <= slack, "bound", label, claim, rule, f"lower - upper = {excess:.3g}")
 
     def monte_carlo(self, label: str, draws: Any, expected: Any, *, z: float | int = 4.5, claim: str) -> None:
         """Pass if the mean of draws[N, ...] is within `z` of its standard errors of `expected`, in every entry.
 
         An entry that never varies must equal `expected` to 1e-12.
         """
-        _require_text(label, claim)
+        self._begin("monte_carlo", label, claim)
         require(isinstance(z, (int, float)) and math.isfinite(z) and z > 0, "z", z, "a positive number")
         x, mu = _tensor("draws", draws), _tensor("expected", expected)
         n = x.shape[0] if x.dim() else 0
@@ -75,13 +74,14 @@ class Ledger:
         _require_same_shape(label, claim, x[0], mu)
         constant = x.amax(0) == x.amin(0)
         unit = torch.where(constant, torch.full_like(mu, 1e-12 / z), x.std(0) / math.sqrt(n))
+        _require_finite(label, claim, x, unit)
         score = ((x.mean(0) - mu).abs() / unit).max().item()
         rule = f"|z| <= {z:g}, N = {n}"
         self._settle(score <= z, "monte_carlo", label, claim, rule, f"|z| = {score:.3g}")
 
     def must_fail(self, label: str, fn: Callable[[], object], *, claim: str) -> None:
         """Pass if the wrong check that `fn` runs on this ledger raises CheckFailed; nothing else is recorded."""
-        _require_text(label, claim)
+        self._begin("must_fail", label, claim)
         before = dict(self._checks)
         rejected = False
         try:
@@ -107,13 +107,16 @@ class Ledger:
         rows = [dict(zip(FIELDS, (*key, bound))) for key, bound in self._checks.items()]
         return {"chapter": self.chapter, "checks": rows}
 
+    def _begin(self, route: str, label: str, claim: str) -> None:
+        """Refuse what is no label or claim; forget what an earlier run of this check recorded."""
+        _require_text(label, claim)
+        self._checks.pop((label, claim, route), None)
+
     def _settle(self, ok: bool, route: str, label: str, claim: str, bound: str, measured: str) -> None:
-        """Record and print a pass, or raise; a check that runs again replaces its earlier entry."""
-        key = (label, claim, route)
-        self._checks.pop(key, None)
+        """Record and print a pass, or raise."""
         if not ok:
             raise CheckFailed(f"{label}: {claim}: {measured}; it must be: {bound}")
-        self._checks[key] = bound
+        self._checks[label, claim, route] = bound
         print(f"PASS {label}  {claim}  [{bound}]")
 
 
@@ -171,6 +174,14 @@ def _tensor(name: str, x: Any) -> Tensor:
 def _require_entries(label: str, claim: str, a: Tensor, b: Tensor) -> None:
     if not (a.numel() and b.numel()):
         raise NotComparable(f"{label}: {claim}: the sides have no entries; they must have at least one")
+    _require_finite(label, claim, a, b)
+
+
+def _require_finite(label: str, claim: str, *sides: Tensor) -> None:
+    for side in sides:
+        bad = side[~torch.isfinite(side)]
+        if bad.numel():
+            raise NotComparable(f"{label}: {claim}: a side holds {bad[0].item()}; its numbers must be finite")
 
 
 def _require_same_shape(label: str, claim: str, a: Tensor, b: Tensor) -> None:

@@ -32,7 +32,7 @@ def p_transition(
     s: Tensor | None = None,
     variance: Variance = "posterior",
 ) -> Gaussian:
-    """The model's law of the earlier x_s given x_t: `reverse_step` at the denoiser's prediction.
+    """The model's distribution of the earlier x_s given x_t: `reverse_step` at the denoiser's prediction.
 
     Eq. [eq-reverse-step].
     """
@@ -50,7 +50,7 @@ def reverse_step(
     s: Tensor | None = None,
     variance: Variance = "posterior",
 ) -> Gaussian:
-    """The law of x_s given x_t whose mean is that of `q_posterior` with x_0_hat for the data; s is t - 1 unless given.
+    """The Gaussian of x_s given x_t whose mean is that of `q_posterior` at x_0_hat; s is t - 1 unless given.
 
     Its variance is "posterior", that of `q_posterior` (0 at s = 0); "beta", what the noising from s to t adds;
     a table [T+1], read at t; or a function (x_t, t) that gives [B] or [B, *event]. Raises where it is negative.

@@ -1,4 +1,4 @@
-"""The forward process: the laws of noisy data, all of them Gaussian and known in closed form."""
+"""The forward process: the distributions of noisy data, all of them Gaussian and known in closed form."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dmlib.probability.gaussian import Gaussian
 
 
 def q_transition(schedule: NoiseSchedule, x_s: Tensor, s: Tensor, t: Tensor) -> Gaussian:
-    """The law of x_t given x_s, for times 0 <= s < t <= T.
+    """The distribution of x_t given x_s, for times 0 <= s < t <= T.
 
     Eq. [eq-forward-transition].
     """
@@ -22,7 +22,7 @@ def q_transition(schedule: NoiseSchedule, x_s: Tensor, s: Tensor, t: Tensor) -> 
 
 
 def q_marginal(schedule: NoiseSchedule, x_0: Tensor, t: Tensor) -> Gaussian:
-    """The law of x_t given the data x_0, for times t in 1..T.
+    """The distribution of x_t given the data x_0, for times t in 1..T.
 
     Eq. [eq-marginal].
     """
@@ -47,7 +47,7 @@ def q_sample(schedule: NoiseSchedule, x_0: Tensor, t: Tensor, noise: Tensor) -> 
 
 
 def q_posterior(schedule: NoiseSchedule, x_0: Tensor, x_t: Tensor, t: Tensor, s: Tensor | None = None) -> Gaussian:
-    """The law of the earlier x_s given x_t and the data x_0, for times 0 <= s < t <= T.
+    """The distribution of the earlier x_s given x_t and the data x_0, for times 0 <= s < t <= T.
 
     s is t - 1 unless given. At s = 0 it is the point x_0, with variance exactly 0.
     Eq. [eq-posterior-general]; for s = t - 1 Eq. [eq-posterior-mean], [eq-posterior-variance].

@@ -114,8 +114,8 @@ def _run(
         if t in kept:
             states.append(x)
             predictions.append(x_0_hat)
-        law = step(x, x_0_hat, index)
-        x = law.mean if i == 1 or generator is None else sample(law, generator=generator)
+        earlier = step(x, x_0_hat, index)
+        x = earlier.mean if i == 1 or generator is None else sample(earlier, generator=generator)
     if 0 in kept:
         states.append(x)
     stored = torch.stack(predictions) if predictions else x.new_empty(0, *x.shape)

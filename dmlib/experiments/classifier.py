@@ -16,11 +16,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from dmlib import data
 from dmlib.checks import Tensor
 from dmlib.experiments import command, measure
-from dmlib.learning import data
-from dmlib.learning.networks import build
 from dmlib.learning.training import Objective, fit
+from dmlib.networks import build
 from dmlib.probability.likelihoods import to_unit
 
 
@@ -54,8 +54,8 @@ def objective(images: Tensor, labels: Tensor, levels: int) -> Objective:
 @torch.no_grad()
 def accuracy(model: nn.Module, images: Tensor, labels: Tensor, levels: int) -> float:
     """The share of images that the model puts in the right class."""
-    guesses = [model(to_unit(batch, levels)).argmax(1) for batch in images.split(measure.BATCH)]
-    return (torch.cat(guesses) == labels).double().mean().item()
+    predicted = [model(to_unit(batch, levels)).argmax(1) for batch in images.split(measure.BATCH)]
+    return (torch.cat(predicted) == labels).double().mean().item()
 
 
 def run(config: ClassifierConfig, folder: Path) -> dict[str, Any]:

@@ -19,11 +19,12 @@ import torch.distributed as dist
 from PIL import Image
 
 from dmlib.checks import Tensor
+from dmlib.experiments import recorded
 from dmlib.learning import processes
 from dmlib.learning.config import TrainConfig, free
-from dmlib.learning.precision import choose
+from dmlib.networks.reduced import choose
 
-RUNS = Path("figures") / "runs"
+RUNS = Path("runs")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +33,8 @@ class RunConfig(TrainConfig):
 
     data: str = "digits"  # digits: 8 x 8, 17 levels, in the package; mnist: 28 x 28, 256 levels.
     device: str = free("auto")  # auto, cpu, cuda, mps.
-    name: str = free("")  # Of the folder in figures/runs; the experiment and its data, unless given.
+    name: str = free("")  # Of the folder in runs/; the experiment and its data, unless given.
+    keep: bool = free(False)  # Whether the record goes into the package, for `experiments.record`.
     publish: bool = free(False)  # Whether the weights go into the package, in half precision, with a card.
 
 
@@ -95,7 +97,7 @@ def main(experiment: Any, presets: dict[str, Config], run: Callable[[Config, Pat
     """Run an experiment from its command line and record it; returns the exit status, after one line on failure.
 
     `run(config, folder)` returns the metrics. Beside what the experiment writes itself, the folder
-    figures/runs/<name> gets config.json, environment.json and metrics.json.
+    runs/<name> gets config.json, environment.json and metrics.json; with `keep`, the package gets them too.
     """
     config = parse(experiment, presets, sys.argv[1:])
     name = config.name or f"{experiment.__spec__.name.split('.')[-1]}-{config.data}"
@@ -109,6 +111,8 @@ def main(experiment: Any, presets: dict[str, Config], run: Callable[[Config, Pat
             write(folder / "config.json", dataclasses.asdict(config))
             write(folder / "environment.json", environment(config))
             write(folder / "metrics.json", metrics)
+            if config.keep:
+                recorded.keep(folder)
             say(f"{name}: recorded in {folder}")
         return 0
     except (ValueError, RuntimeError, OSError) as error:

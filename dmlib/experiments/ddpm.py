@@ -14,18 +14,21 @@ import functools
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
+from torch import nn
 
+from dmlib import metrics, rng
 from dmlib.checks import Tensor, require
-from dmlib.diffusion import bounds, parameterization, sampling, schedule
+from dmlib.diffusion import bounds, parameterization, sampling, schedule, variances
+from dmlib.diffusion.forward import q_sample
 from dmlib.diffusion.schedule import NoiseSchedule
 from dmlib.experiments import command, measure
-from dmlib.learning import processes, rng
+from dmlib.learning import processes
 from dmlib.learning.config import free
-from dmlib.learning.networks import build
 from dmlib.learning.training import Objective, fit
+from dmlib.networks import build
 from dmlib.probability.likelihoods import to_unit
 from dmlib.probability.mixture import Denoiser
 
@@ -50,9 +53,11 @@ class DDPMConfig(command.RunConfig):
     patch: int = 1
     widths: tuple[int, ...] = (32, 64)
     blocks: int = 1
-    blind: bool = False  # Whether the network ignores t.
+    time_conditional: bool = True  # Whether the network sees t.
     bound_images: int = free(397)  # Held-out images of the bound.
-    samples: int = free(1000)
+    bound_steps: int = free(200)  # Of the chain whose bound is measured: T or fewer, evenly spaced.
+    sets: int = free(5)  # Of samples, each from a seed of its own.
+    samples: int = free(397)  # Of each set, as many as there are held-out digits.
     sampling_steps: int = free(200)  # All T with the posterior variance; fewer are DDIM steps.
 
 
@@ -60,7 +65,8 @@ PRESETS = {
     "digits": DDPMConfig(),
     "mnist": DDPMConfig(
         data="mnist", steps=20000, batch_size=64, lr=1e-3, ema_decay=0.999, amp_dtype="auto", log_every=500,
-        schedule="cosine", T=1000, kind="v", patch=2, widths=(64, 96), bound_images=100, sampling_steps=50,
+        schedule="cosine", T=1000, kind="v", patch=2, widths=(64, 96), bound_images=100,
+        bound_steps=1000, samples=400, sampling_steps=50,
     ),
 }  # fmt: skip
 
@@ -90,38 +96,94 @@ def _elbo(s: NoiseSchedule, kind: str, levels: int, network: Any, x_0: Tensor, t
     return bounds.elbo_loss(denoiser, x_0, t, noise, schedule=s, decoder=decoder)
 
 
-@torch.no_grad()
-def draw_samples(denoiser: Denoiser, s: NoiseSchedule, config: DDPMConfig, event: tuple[int, ...]) -> Tensor:
-    """config.samples images on [-1, 1]; all T steps, or fewer of DDIM."""
+def draw_samples(denoiser: Denoiser, s: NoiseSchedule, config: DDPMConfig, event: tuple[int, ...]) -> list[Tensor]:
+    """Sets of config.samples images on [-1, 1], one of each seed; all T steps, or fewer of DDIM."""
+    device, sets = processes.available(config.device), []
+    times = torch.linspace(s.T, 0, config.sampling_steps + 1).round().long()
+    for seed in range(config.sets):
+        images = []
+        for i, n in enumerate(measure.batches(config.samples)):
+            g = rng.generator(seed, 1, i, device=device)
+            x_T = torch.randn(n, *event, generator=g, device=device)
+            if config.sampling_steps == s.T:
+                path = sampling.ancestral(denoiser, s, x_T, generator=g, keep=[0])
+            else:
+                path = sampling.ddim(denoiser, s, x_T, times=times, keep=[0])
+            images.append(path.x[-1])
+        sets.append(torch.cat(images))
+    return sets
+
+
+def held_out_bound(denoiser: Denoiser, s: NoiseSchedule, config: DDPMConfig, source: measure.Source) -> dict[str, Any]:
+    """The bound of each held-out image, in bits per dimension, and the mean of each of its terms.
+
+    The chain has `bound_steps` of the T times, evenly spaced. Beside the posterior's variance stands the best one,
+    fitted to images that are not judged [eq-optimal-variance].
+    """
+    kept = torch.linspace(0, s.T, config.bound_steps + 1).round().long()
+    chain = NoiseSchedule(s.alpha_bar[kept])
+    other = source.train if source.validation is None else source.validation
     device = processes.available(config.device)
-    images = []
-    for i, n in enumerate(measure.batches(config.samples)):
-        g = rng.generator(config.seed, 1, i, device=device)
-        x_T = torch.randn(n, *event, generator=g, device=device)
-        if config.sampling_steps == s.T:
-            path = sampling.ancestral(denoiser, s, x_T, generator=g, keep=torch.tensor([0]))
-        else:
-            times = torch.linspace(s.T, 0, config.sampling_steps + 1).round().long()
-            path = sampling.ddim(denoiser, s, x_T, times=times, keep=torch.tensor([0]))
-        images.append(path.x[-1])
-    return torch.cat(images)
+    judged, fitted = (
+        one_pass(functools.partial(_at_times, denoiser, kept), chain, levels.to(device), source.levels)
+        for levels in (measure.held_out(source, config.bound_images), other[: config.bound_images])
+    )
+    dims = source.test[0].numel()
+    costs = variances.step_costs(chain, judged.errors, dims)
+    best = variances.best_variance(chain, fitted.errors, dims)
+    totals = [
+        judged.ends.sum(1) - variances.step_costs(chain, judged.errors, dims, v).sum(1) for v in ("posterior", best)
+    ]
+    terms = torch.cat([-judged.ends[:, :1], costs, -judged.ends[:, 1:]], 1).mean(0)
+    return measure.bound(totals[0], dims) | {
+        "bits_best_variance": measure.bound(totals[1], dims)["bits"],
+        "terms": measure.plain(metrics.bits_per_dim(-terms.cpu(), dims)),
+    }
+
+
+class Pass(NamedTuple):
+    """What all bounds of a chain are made of, image by image."""
+
+    errors: Tensor  # [N, T] of the prediction from each time
+    ends: Tensor  # [N, 2] in nats: the reconstruction, and minus the prior's divergence
 
 
 @torch.no_grad()
-def held_out_bound(denoiser: Denoiser, s: NoiseSchedule, config: DDPMConfig, x_0: Tensor, levels: int) -> dict:
-    """The bound on images x_0 over all T terms, one noise each, in bits per dimension."""
-    decoder, parts = bounds.discretized_decoder(denoiser, s, levels), []
-    for i, batch in enumerate(x_0.split(measure.BATCH)):
-        g = rng.generator(config.seed, 2, i, device=x_0.device)
-        noises = (torch.randn(batch.shape, generator=g, device=x_0.device) for _ in range(s.T))
-        parts.append(bounds.denoising_form(denoiser, s, batch, noises, decoder))
-    return measure.bound(parts, x_0[0].numel())
+def one_pass(denoiser: Denoiser, chain: NoiseSchedule, images: Tensor, levels: int) -> Pass:
+    """The errors and the two ends on images of levels [N, *event]: one noise for each term, the same in every run."""
+    decoder, parts = bounds.discretized_decoder(denoiser, chain, levels), []
+    for i, x_0 in enumerate(to_unit(images, levels).split(measure.BATCH)):
+        noise = functools.partial(_noise, x_0, i)
+        x_1 = q_sample(chain, x_0, torch.ones(len(x_0), dtype=torch.int64, device=x_0.device), noise(1))
+        ends = torch.stack([decoder(x_0, x_1), -bounds.prior_kl(chain, x_0)], 1).double()
+        errors = variances.prediction_errors(denoiser, chain, x_0, map(noise, range(1, chain.T + 1)))
+        parts.append(Pass(errors, ends))
+    return Pass(*map(torch.cat, zip(*parts)))
+
+
+def _noise(x_0: Tensor, batch: int, t: int) -> Tensor:
+    g = rng.generator(0, 2, batch, t, device=x_0.device)
+    return torch.randn(x_0.shape, generator=g, device=x_0.device)
+
+
+def _at_times(denoiser: Denoiser, times: Tensor, x: Tensor, i: Tensor) -> Tensor:
+    """The denoiser at the i-th of some times."""
+    return denoiser(x, times.to(i.device)[i])
+
+
+def measured(network: nn.Module, config: DDPMConfig, folder: Path) -> dict[str, Any]:
+    """The bound and the samples of a trained network; writes samples.png."""
+    source, s = measure.source(config.data), schedule.build(noise(config))
+    denoiser = parameterization.clamped(parameterization.as_denoiser(network, s, config.kind))
+    sets = draw_samples(denoiser, s, config, tuple(source.test.shape[1:]))
+    command.picture(folder / "samples.png", (sets[0][:64].cpu() + 1) / 2)
+    return held_out_bound(denoiser, s, config, source) | measure.quality(sets, source)
 
 
 def run(config: DDPMConfig, folder: Path) -> dict[str, Any]:
     """Train, measure, and write samples.png; with `publish`, the weights too."""
     source, steps = measure.source(config.data), noise(config)
-    s, keys = schedule.build(steps), ("patch", "widths", "blocks", "blind")
+    s, keys = schedule.build(steps), ("patch", "widths", "blocks", "time_conditional")
     size = source.train.shape[-1]
     spec = {"name": "unet", "channels": 1, "size": size} | {key: getattr(config, key) for key in keys}
     goal, network = objective(config, s, source.levels), build(spec, seed=config.seed)
@@ -131,13 +193,8 @@ def run(config: DDPMConfig, folder: Path) -> dict[str, Any]:
     )
     if not processes.is_first():
         return {}
-    denoiser = parameterization.clamped(parameterization.as_denoiser(result.ema, s, config.kind))
-    device = processes.available(config.device)
-    x_0 = to_unit(measure.held_out(source, config.bound_images), source.levels).to(device)
-    samples = draw_samples(denoiser, s, config, tuple(x_0.shape[1:]))
-    command.picture(folder / "samples.png", (samples[:64].cpu() + 1) / 2)
-    metrics = held_out_bound(denoiser, s, config, x_0, source.levels) | measure.quality(samples, source)
-    return measure.conclude(config, result, metrics, {"schedule": steps, "kind": config.kind, "network": spec})
+    found = measured(result.ema, config, folder)
+    return measure.conclude(config, result, found, {"schedule": steps, "kind": config.kind, "network": spec})
 
 
 if __name__ == "__main__":

@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 
 import torch
 
+from dmlib import data, metrics, rng
 from dmlib.checks import Tensor, require
 from dmlib.experiments import command
-from dmlib.learning import checkpoints, data, metrics, rng
+from dmlib.learning import checkpoints
 from dmlib.learning.training import TrainResult
-from dmlib.probability.elbo import ElboTerms
 from dmlib.probability.likelihoods import to_levels, to_unit
 
 BATCH = 250  # Images at a time, where nothing is trained.
@@ -49,50 +49,56 @@ def batches(n: int) -> Iterator[int]:
 
 
 @torch.no_grad()
-def features(images: Tensor, name: str) -> Tensor:
-    """The shipped classifier's features of images on [-1, 1], in float64 on the CPU."""
+def read(images: Tensor, name: str) -> tuple[Tensor, Tensor]:
+    """What the shipped classifier makes of images on [-1, 1]: features and class probabilities, float64 on the CPU."""
     classifier, _ = checkpoints.pretrained(f"classifier-{name}")
-    parts = [classifier.features(batch.cpu().float()) for batch in images.split(BATCH)]
-    return torch.cat(parts).double()
+    features = torch.cat([classifier.features(batch.cpu().float()) for batch in images.split(BATCH)])
+    return features.double(), classifier.head(features).double().softmax(1)
 
 
-def quality(samples: Tensor, source: Source) -> dict[str, Any]:
-    """How close samples on [-1, 1] come to the data, in the shipped classifier's features.
+def quality(sets: list[Tensor], source: Source) -> dict[str, Any]:
+    """How close samples on [-1, 1] come to the data, in the shipped classifier's features: one number for each set.
 
-    The samples are rounded to levels first, as the data are. The floor compares as many held-out images, the ceiling
-    as many images of noise, with the same training images. Frechet distance [Heusel2017], precision and recall
-    [Kynkaanniemi2019] against as many training images.
+    The samples are rounded to levels first, as the data are. The floor compares as many held-out images as a set has,
+    the ceiling as many images of noise, with the same training images. Frechet distance, squared [Heusel2017],
+    precision and recall [Kynkaanniemi2019] against as many training images, and the share of images that the
+    classifier puts in no class with a probability of 0.9. `classes` counts the digits that it reads in all sets.
     """
-    unit = functools.partial(to_unit, levels=source.levels)
-    train, real = features(unit(source.train), source.name), held_out(source, len(samples))
-    count = len(real)
-    fake = features(unit(to_levels(samples.cpu()[:count], source.levels)), source.name)
-    test = features(unit(real), source.name)
-    noise = torch.randint(source.levels, real.shape, generator=rng.generator(0, 3))
-    precision, recall = metrics.precision_recall(train[:count], fake)
+    count, unit = len(sets[0]), functools.partial(to_unit, levels=source.levels)
+    train, _ = read(unit(source.train), source.name)
+    noise = torch.randint(source.levels, (count, *source.test.shape[1:]), generator=rng.generator(0, 3))
+    test, test_probs = read(unit(held_out(source, count)), source.name)
+    drawn = [read(unit(to_levels(images.cpu(), source.levels)), source.name) for images in sets]
+    shares = [metrics.precision_recall(train[:count], features) for features, _ in drawn]
+    pooled, probs = (torch.cat(parts) for parts in zip(*drawn))
     return {
         "samples": count,
-        "frechet": metrics.frechet(fake, train).item(),
+        "frechet": [metrics.frechet(features, train).item() for features, _ in drawn],
+        "frechet_pooled": metrics.frechet(pooled, train).item(),
         "frechet_floor": metrics.frechet(test, train).item(),
-        "frechet_ceiling": metrics.frechet(features(unit(noise), source.name), train).item(),
-        "precision": float(precision),
-        "recall": float(recall),
+        "frechet_ceiling": metrics.frechet(read(unit(noise), source.name)[0], train).item(),
+        "precision": [float(precision) for precision, _ in shares],
+        "recall": [float(recall) for _, recall in shares],
+        "unclear": [_unclear(probs) for _, probs in drawn],
+        "unclear_floor": _unclear(test_probs),
+        "classes": probs.argmax(1).bincount(minlength=probs.shape[1]).tolist(),
     }
 
 
-def bound(parts: list[ElboTerms], event_dims: int) -> dict[str, Any]:
-    """A bound in bits per dimension: mean, standard error over images, and the mean of each kind of term."""
-    terms = ElboTerms(*(torch.cat([getattr(part, name) for part in parts]).cpu() for name in ElboTerms._fields))
-    bits = functools.partial(metrics.bits_per_dim, event_dims=event_dims)
-    total = bits(terms.total)
-    return {
-        "images": len(total),
-        "bits_per_dim": total.mean().item(),
-        "bits_per_dim_error": (total.std() / len(total) ** 0.5).item(),
-        "reconstruction": bits(terms.reconstruction).mean().item(),
-        "prior": bits(-terms.prior).mean().item(),
-        "transitions": bits(-terms.transitions.sum(1)).mean().item(),
-    }
+def _unclear(probs: Tensor) -> float:
+    return (probs.amax(1) < 0.9).double().mean().item()
+
+
+def plain(numbers: Tensor) -> list[float]:
+    """Numbers as they stand in a record."""
+    return [round(number, 5) for number in numbers.tolist()]
+
+
+def bound(total: Tensor, event_dims: int) -> dict[str, Any]:
+    """The bound of each image [N], given in nats, in bits per dimension, with its mean and standard error."""
+    bits = metrics.bits_per_dim(total.cpu(), event_dims)
+    error = (bits.std() / len(bits) ** 0.5).item()
+    return {"images": len(bits), "bits": plain(bits), "bits_per_dim": bits.mean().item(), "bits_per_dim_error": error}
 
 
 def conclude(config: command.RunConfig, result: TrainResult, found: dict[str, Any], card: dict[str, Any]) -> dict:
@@ -106,4 +112,5 @@ def conclude(config: command.RunConfig, result: TrainResult, found: dict[str, An
         run = {"config": kept, "seed": config.seed, "device": where["device"], "environment": where}
         about = {"data": config.data, "duration": duration, "results": found, "levels": source(config.data).levels}
         checkpoints.publish(config.name, result.ema.cpu(), card | about | run)
-    return found | {"duration": duration, "history": result.history}
+    parameters = sum(weights.numel() for weights in result.ema.parameters())
+    return found | {"parameters": parameters, "duration": duration, "history": result.history}

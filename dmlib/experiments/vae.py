@@ -17,13 +17,14 @@ from typing import Any
 
 import torch
 
+from dmlib import rng
 from dmlib.checks import Tensor
 from dmlib.experiments import command, measure
 from dmlib.latent.vae import VAE
-from dmlib.learning import processes, rng
+from dmlib.learning import processes
 from dmlib.learning.config import free
-from dmlib.learning.networks import build
 from dmlib.learning.training import Objective, fit
+from dmlib.networks import build
 from dmlib.probability.likelihoods import to_unit
 
 
@@ -38,24 +39,25 @@ class VAEConfig(command.RunConfig):
     latent: int = 8
     widths: tuple[int, ...] = (128, 64)  # digits: hidden layers of an MLP; mnist: channels of convolutions.
     likelihood: str = "categorical"
-    samples: int = free(1000)
+    sets: int = free(5)  # Of samples, each from a seed of its own.
+    samples: int = free(397)  # Of each set, as many as there are held-out digits.
 
 
 PRESETS = {
     "digits": VAEConfig(),
     "mnist": VAEConfig(
         data="mnist", steps=5000, warmup=200, cosine=True, ema_decay=0.999, log_every=500, patience=None, latent=16,
-        widths=(32, 64), likelihood="discretized_gaussian", amp_dtype="auto",
+        widths=(32, 64), likelihood="discretized_gaussian", amp_dtype="auto", samples=400,
     ),
 }  # fmt: skip
 
 
 def network(config: VAEConfig, event: tuple[int, ...], levels: int) -> dict[str, Any]:
     """What networks.build takes: an MLP for 8 x 8 images, convolutions for larger ones."""
-    law = {"latent": config.latent, "likelihood": config.likelihood, "levels": levels}
+    rest = {"latent": config.latent, "likelihood": config.likelihood, "levels": levels}
     if config.data == "digits":
-        return {"name": "vae", "event": event, "hidden": config.widths, **law}
-    return {"name": "conv_vae", "channels": event[0], "size": event[-1], "widths": config.widths, **law}
+        return {"name": "vae", "event": event, "hidden": config.widths, **rest}
+    return {"name": "conv_vae", "channels": event[0], "size": event[-1], "widths": config.widths, **rest}
 
 
 def objective(model: VAE) -> Objective:
@@ -68,13 +70,31 @@ def objective(model: VAE) -> Objective:
 
 
 @torch.no_grad()
-def held_out_bound(model: VAE, x: Tensor, seed: int, codes: int = 16) -> dict[str, Any]:
-    """The bound on images x, averaged over `codes` codes each, in bits per dimension."""
-    parts = []
+def held_out_bound(model: VAE, x: Tensor, codes: int = 16) -> dict[str, Any]:
+    """The bound of each image, averaged over `codes` codes, in bits per dimension; the same noise in every run."""
+    totals = []
     for i, batch in enumerate(x.split(measure.BATCH)):
-        (noise,) = model.draw(batch, generator=rng.generator(seed, 2, i, device=x.device), samples=codes)
-        parts.append(model.elbo_terms(batch, noise))
-    return measure.bound(parts, x[0].numel())
+        (noise,) = model.draw(batch, generator=rng.generator(0, 2, i, device=x.device), samples=codes)
+        totals.append(model.elbo(batch, noise))
+    return measure.bound(torch.cat(totals), x[0].numel())
+
+
+def draw_samples(model: VAE, config: VAEConfig, levels: int) -> list[Tensor]:
+    """Sets of config.samples images on [-1, 1], one of each seed."""
+    device, sets = processes.available(config.device), []
+    for seed in range(config.sets):
+        g = rng.generator(seed, 1, device=device)
+        drawn = [model.sample(n, generator=g) for n in measure.batches(config.samples)]
+        sets.append(to_unit(torch.cat(drawn), levels))
+    return sets
+
+
+def measured(model: VAE, config: VAEConfig, folder: Path) -> dict[str, Any]:
+    """The bound and the samples of a trained model; writes samples.png."""
+    source, device = measure.source(config.data), processes.available(config.device)
+    sets = draw_samples(model, config, source.levels)
+    command.picture(folder / "samples.png", (sets[0][:64].cpu() + 1) / 2)
+    return held_out_bound(model, source.test.to(device)) | measure.quality(sets, source)
 
 
 def run(config: VAEConfig, folder: Path) -> dict[str, Any]:
@@ -89,13 +109,7 @@ def run(config: VAEConfig, folder: Path) -> dict[str, Any]:
     )  # fmt: skip
     if not processes.is_first():
         return {}
-    device = processes.available(config.device)
-    metrics = held_out_bound(result.ema, source.test.to(device), config.seed)
-    g = rng.generator(config.seed, 1, device=device)
-    drawn = torch.cat([result.ema.sample(n, generator=g) for n in measure.batches(config.samples)])
-    samples = to_unit(drawn, source.levels)
-    command.picture(folder / "samples.png", (samples[:64].cpu() + 1) / 2)
-    return measure.conclude(config, result, metrics | measure.quality(samples, source), {"network": spec})
+    return measure.conclude(config, result, measured(result.ema, config, folder), {"network": spec})
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from dmlib.checks import Tensor, require
+from dmlib.networks import build
 
 HEADER = "dmlib"  # The key of the JSON header in the metadata of safetensors.
 WEIGHTS = Path(__file__).with_name("weights")
@@ -82,8 +83,6 @@ def pretrained(name: str, *, folder: Path = WEIGHTS) -> tuple[nn.Module, dict[st
     levels, config, seed, device, duration in seconds) and what it reaches (results).
     Raises where the name is unknown or the weights are not those of the card.
     """
-    from dmlib.learning.networks import build  # Needed here alone: networks need no checkpoints.
-
     names = sorted(path.stem for path in folder.glob("*.json"))
     require(name in names, "name", repr(name), f"one of {', '.join(names)}")
     card = json.loads((folder / f"{name}.json").read_text("utf-8"))

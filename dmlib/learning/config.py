@@ -6,9 +6,9 @@ import math
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from dmlib import rng
 from dmlib.checks import require
-from dmlib.learning import rng
-from dmlib.learning.precision import choose
+from dmlib.networks.reduced import choose
 
 
 def free(default: Any) -> Any:

@@ -18,7 +18,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from dmlib.checks import Tensor, require
 from dmlib.learning import checkpoints, processes
 from dmlib.learning.config import TrainConfig, learning_rate
-from dmlib.learning.precision import choose
+from dmlib.networks.reduced import choose
 
 
 class TrainState:

@@ -10,11 +10,12 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from dmlib import rng
 from dmlib.checks import Tensor, require, require_shape
-from dmlib.learning import processes, rng
+from dmlib.learning import processes
 from dmlib.learning.config import TrainConfig
-from dmlib.learning.precision import precision
 from dmlib.learning.state import TrainState
+from dmlib.networks.reduced import precision
 
 
 def identity(batch: Tensor) -> Tensor:

@@ -132,7 +132,7 @@ def _precision(m: LinearGaussian) -> Tensor:
 
 
 def _states(m: LinearChain) -> MVN:
-    """The joint law of x_0..x_T, as one vector [(T + 1) D]."""
+    """The joint distribution of x_0..x_T, as one vector [(T + 1) D]."""
     identity = torch.eye(m.b.shape[1], dtype=m.b.dtype, device=m.b.device)
     states = MVN(torch.zeros_like(m.b[0]), identity)
     for A, b, var in zip(m.A, m.b, m.var):

@@ -19,7 +19,7 @@ Denoiser = Callable[[Tensor, Tensor], Tensor]  # (x_t [B, *event], t int64 [B]) 
 
 @dataclass(frozen=True, eq=False)
 class Mixture:
-    """The law of x_0: isotropic Gaussians; a variance of 0 makes a component a point."""
+    """The distribution of x_0: isotropic Gaussians; a variance of 0 makes a component a point."""
 
     weights: Tensor  # [K], sums to 1
     means: Tensor  # [K, D]

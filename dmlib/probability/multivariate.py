@@ -61,7 +61,7 @@ def entropy(p: MVN) -> Float[Tensor, ""]:
 
 
 def marginal(p: MVN, dims: Sequence[int] | Tensor) -> MVN:
-    """The law of these dimensions alone, in the order given."""
+    """The distribution of these dimensions alone, in the order given."""
     keep, _ = _split(p, dims)
     return MVN(p.mean[keep], p.cov[keep][:, keep])
 
@@ -83,7 +83,7 @@ def condition(
 
 
 def affine(p: MVN, A: Tensor, b: Tensor, noise_cov: Tensor) -> MVN:
-    """The law of A y + b + noise, for y from p and independent noise.
+    """The distribution of A y + b + noise, for y from p and independent noise.
 
     A is [E, D], b [E], noise_cov [E, E]; a noise of 0 is allowed. Eq. [eq-linear-gaussian].
     """
@@ -92,7 +92,7 @@ def affine(p: MVN, A: Tensor, b: Tensor, noise_cov: Tensor) -> MVN:
 
 
 def joint(p_z: MVN, W: Tensor, b: Tensor, noise_cov: Tensor) -> MVN:
-    """The joint law of z from p_z and x = W z + b + noise, in the order [z, x].
+    """The joint distribution of z from p_z and x = W z + b + noise, in the order [z, x].
 
     W is [D, K], b [D], noise_cov [D, D]. Eq. [eq-linear-gaussian].
     """

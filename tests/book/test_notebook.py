@@ -15,7 +15,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dmlib.book import notebook, plotting
+from dmlib.book import map, notebook, plotting, verify
 
 
 @pytest.fixture(autouse=True)
@@ -26,41 +26,40 @@ def same_style():
         torch.set_num_threads(threads)
 
 
-def test_setup_says_where_and_how_large(capsys):
+def test_setup_sets_the_style_and_one_thread_and_nothing_else(capsys):
     before = torch.get_default_dtype(), torch.get_rng_state()
-    run = notebook.setup()
-    assert run == notebook.Run("cuda" if torch.cuda.is_available() else "cpu", "small")
-    assert run.choose(1, 2) == 1
-    assert notebook.setup(budget="full").choose(1, 2) == 2
+    torch.set_num_threads(2)
+    assert notebook.setup() is None
     assert mpl.rcParams["svg.hashsalt"] == plotting.STYLE["svg.hashsalt"]
     assert torch.get_num_threads() == 1
     assert torch.get_default_dtype() == before[0]
     assert torch.equal(torch.get_rng_state(), before[1])
     assert capsys.readouterr().out == ""
+    with pytest.raises(TypeError):
+        notebook.setup("full")
 
 
-@pytest.mark.parametrize("budget", ["", "large", "Full"])
-def test_setup_refuses_other_budgets(budget):
-    with pytest.raises(ValueError, match=r"budget was '.*'; it must be 'small' or 'full'"):
-        notebook.setup(budget)
-
-
-def test_a_run_is_frozen():
-    with pytest.raises(AttributeError):
-        notebook.setup().budget = "full"
+def test_place_displays_the_map_lit(monkeypatch):
+    shown = []
+    monkeypatch.setattr("IPython.display.display", lambda data, raw: shown.append(data))
+    assert notebook.place("04-vae") is None
+    assert shown[0]["text/html"] == map.html("04-vae")
+    assert "[VAE (2, 4)] > hierarchy" in shown[0]["text/plain"]
+    with pytest.raises(ValueError, match="name was '04-van'; it must be a chapter on the map"):
+        notebook.place("04-van")
 
 
 def test_show_displays_the_source_as_it_is(monkeypatch):
     shown = []
     monkeypatch.setattr("IPython.display.display", lambda data, raw: shown.append(data))
     assert notebook.show(plotting.curve) is None
-    assert notebook.show(functools.wraps(notebook.Run.choose)(lambda: None)) is None
-    assert notebook.show(notebook.Run) is None
+    assert notebook.show(functools.wraps(verify.Ledger.report)(lambda: None)) is None
+    assert notebook.show(verify.Report) is None
     assert shown[0]["text/markdown"].startswith("```python\ndef curve(\n    ax: Axes")
     assert shown[0]["text/markdown"].endswith("\n```")
     assert shown[0]["text/plain"] in Path(plotting.__file__).read_text("utf8")
-    assert shown[1]["text/plain"].startswith("def choose(self, small: Value, full: Value) -> Value:\n    ")
-    assert shown[2]["text/plain"].startswith("@dataclass(frozen=True)\nclass Run:")
+    assert shown[1]["text/plain"].startswith("def report(self) -> Report:\n    ")
+    assert shown[2]["text/plain"].startswith("class Report:\n    ")
 
 
 def cell(kind="code", source="x = 1", metadata=None, **more):
@@ -199,7 +198,7 @@ CHAPTER = """
 import os
 import matplotlib.pyplot as plt
 from dmlib.book import notebook, plotting, verify, widgets
-run = notebook.setup()
+notebook.setup()
 ledger = verify.Ledger("01-a")
 ---check
 ledger.close("eq-a", 1, 1, atol=0, claim="one is one")

@@ -156,3 +156,10 @@ def test_figures_are_opaque_and_the_same_in_every_run():
         assert draw() == draw()
         assert Figure().get_facecolor() == (1, 1, 1, 1)
         assert "<text" not in draw()
+
+
+def test_many_points_are_one_picture():
+    few, many = Figure().subplots(1, 2)
+    plotting.scatter(few, torch.rand(500, 2), color=plotting.DATA)
+    plotting.scatter(many, torch.rand(501, 2), color=plotting.DATA)
+    assert [ax.collections[0].get_rasterized() for ax in (few, many)] == [False, True]

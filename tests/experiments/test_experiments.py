@@ -15,14 +15,17 @@ import pytest
 import torch
 from PIL import Image
 
+from dmlib import data, networks, rng
 from dmlib.diffusion import bounds, parameterization, schedule
-from dmlib.experiments import classifier, command, ddpm, measure, vae
-from dmlib.learning import checkpoints, data, networks, rng
-from dmlib.probability import elbo, mixture
+from dmlib.experiments import classifier, command, ddpm, measure, record, vae
+from dmlib.experiments import recorded as recorded_runs
+from dmlib.learning import checkpoints
+from dmlib.probability import mixture
 
 SMALL = {
-    ddpm: "--steps 4 --log_every 2 --batch_size 8 --T 3 --widths 8,8 --samples 40 --sampling_steps 3 --bound_images 5",
-    vae: "--steps 4 --log_every 2 --batch_size 8 --widths 8 --latent 2 --samples 40",
+    ddpm: "--steps 4 --log_every 2 --batch_size 8 --T 3 --widths 8,8 --sets 2 --samples 40 --sampling_steps 3"
+    " --bound_images 5 --bound_steps 3",
+    vae: "--steps 4 --log_every 2 --batch_size 8 --widths 8 --latent 2 --sets 2 --samples 40",
     classifier: "--steps 4 --log_every 2 --batch_size 8 --widths 4",
 }
 each_experiment = pytest.mark.parametrize("experiment", SMALL, ids=lambda module: module.__name__.split(".")[-1])
@@ -41,7 +44,7 @@ def run(tmp_path, monkeypatch):
 
 
 def recorded(tmp_path, name: str, file: str) -> dict:
-    return json.loads((tmp_path / "figures" / "runs" / name / file).read_text("utf8"))
+    return json.loads((tmp_path / "runs" / name / file).read_text("utf8"))
 
 
 @each_experiment
@@ -79,12 +82,14 @@ def parsed(line: str) -> ddpm.DDPMConfig:
 
 
 def test_options_have_types_and_the_data_choose_the_preset():
-    config = parsed("--steps 7 --lr 0.5 --widths 8,16,24 --blind true --grad_clip None --patience 3 --kind v")
+    config = parsed(
+        "--steps 7 --lr 0.5 --widths 8,16,24 --time_conditional false --grad_clip None --patience 3 --kind v"
+    )
     changed = {
         "steps": 7,
         "lr": 0.5,
         "widths": (8, 16, 24),
-        "blind": True,
+        "time_conditional": False,
         "grad_clip": None,
         "patience": 3,
         "kind": "v",
@@ -99,7 +104,7 @@ def test_options_have_types_and_the_data_choose_the_preset():
         ("--steps many", "argument --steps: the value was 'many'; it must be int"),
         ("--steps 1.5", "argument --steps: the value was '1.5'; it must be int"),
         ("--steps None", "argument --steps: the value was 'None'; it must be int"),
-        ("--blind maybe", "argument --blind: the value was 'maybe'; it must be bool"),
+        ("--time_conditional maybe", "argument --time_conditional: the value was 'maybe'; it must be bool"),
         ("--widths 8,x", "argument --widths: the value was '8,x'; it must be integers,like,these"),
         ("--patience soon", "argument --patience: the value was 'soon'; it must be int|None"),
         ("--data cifar", "argument --data: invalid choice: 'cifar'"),
@@ -139,7 +144,7 @@ def test_a_damaged_checkpoint_and_a_changed_configuration_end_in_one_line(run, t
     before = recorded(tmp_path, "vae-digits", "metrics.json")
     assert run(vae, "--lr 0.5") == 1
     assert "lr = 0.002; it must be this one, with lr = 0.5; or name another file" in capsys.readouterr().err
-    path = tmp_path / "figures" / "runs" / "vae-digits" / "checkpoint.safetensors"
+    path = tmp_path / "runs" / "vae-digits" / "checkpoint.safetensors"
     path.write_bytes(path.read_bytes()[:-100])
     assert run(vae) == 1
     (line,) = capsys.readouterr().err.splitlines()
@@ -163,7 +168,7 @@ def test_a_stopped_command_says_how_to_go_on_and_does(tmp_path):
     _, err = process.communicate()
     assert process.returncode == 130
     assert "stopped at step" in err
-    assert "the same call continues from figures/runs/stopped/checkpoint.safetensors" in err
+    assert "the same call continues from runs/stopped/checkpoint.safetensors" in err
     for name in ("stopped", "whole"):
         assert start(name).communicate()[1] == ""
     stopped, whole_run = (recorded(tmp_path, name, "metrics.json") for name in ("stopped", "whole"))
@@ -185,7 +190,7 @@ def test_weights_are_published_with_their_card_and_load_again(run, tmp_path, mon
     assert card["seed"] == 0
     assert card["device"] == "cpu"
     assert card["duration"] > 0
-    kept = checkpoints.load(tmp_path / "figures" / "runs" / "small" / "checkpoint.safetensors")[0]
+    kept = checkpoints.load(tmp_path / "runs" / "small" / "checkpoint.safetensors")[0]
     for key, value in checkpoints.unpack(kept, "best" if "best" in {k.split(".")[0] for k in kept} else "ema").items():
         torch.testing.assert_close(model.state_dict()[key], value, rtol=1e-3, atol=1e-6)
     file = tmp_path / "small.safetensors"
@@ -221,37 +226,82 @@ def test_the_shipped_names():
 def test_the_shipped_digits_are_as_good_as_their_card_says():
     model, card = checkpoints.pretrained("ddpm-digits")
     source, s = measure.source("digits"), schedule.build(card["schedule"])
-    config = dataclasses.replace(ddpm.PRESETS["digits"], bound_images=20, samples=100)
+    config = dataclasses.replace(ddpm.PRESETS["digits"], bound_images=20, sets=1, samples=100)
     denoiser = parameterization.clamped(parameterization.as_denoiser(model, s, card["kind"]))
-    x_0 = measure.to_unit(source.test[:20], source.levels)
-    bound = ddpm.held_out_bound(denoiser, s, config, x_0, source.levels)
+    bound = ddpm.held_out_bound(denoiser, s, config, source)
     assert abs(bound["bits_per_dim"] - card["results"]["bits_per_dim"]) < 5 * bound["bits_per_dim_error"]
-    samples = ddpm.draw_samples(denoiser, s, config, (1, 8, 8))
-    found = measure.quality(samples, source)
-    assert found["frechet"] < 2 * found["frechet_floor"] < found["frechet_ceiling"] / 5
+    assert sum(bound["terms"]) == pytest.approx(bound["bits_per_dim"], abs=1e-3)
+    assert np.mean(bound["bits_best_variance"]) < bound["bits_per_dim"]
+    found = measure.quality(ddpm.draw_samples(denoiser, s, config, (1, 8, 8)), source)
+    assert found["frechet_pooled"] < 2 * found["frechet_floor"] < found["frechet_ceiling"] / 5
 
 
 def test_quality_tells_data_from_noise_and_counts_alike():
     source = measure.source("digits")
     unit = measure.to_unit(source.train[:300], source.levels)
-    real = measure.quality(unit, source)
-    noise = measure.quality(torch.rand(300, 1, 8, 8, generator=rng.generator(0)) * 2 - 1, source)
+    real = measure.quality([unit, unit.flip(0)], source)
+    noise = measure.quality([torch.rand(300, 1, 8, 8, generator=rng.generator(0)) * 2 - 1], source)
     assert real["samples"] == noise["samples"] == 300
-    assert real["frechet"] < real["frechet_floor"] < noise["frechet"]
-    assert noise["frechet"] == pytest.approx(noise["frechet_ceiling"], rel=0.3)
-    assert real["recall"] == real["precision"] == 1
-    assert noise["precision"] < 0.2
+    assert real["frechet"][0] == pytest.approx(real["frechet"][1]) == pytest.approx(real["frechet_pooled"], rel=0.05)
+    assert real["frechet"][0] < real["frechet_floor"] < noise["frechet"][0]
+    assert noise["frechet"][0] == pytest.approx(noise["frechet_ceiling"], rel=0.3)
+    assert real["recall"] == real["precision"] == [1, 1]
+    assert noise["precision"][0] < 0.2
+    assert real["unclear"][0] < real["unclear_floor"] < 0.2 < noise["unclear"][0]
+    assert real["classes"] == (2 * data.digit_labels("train")[:300].bincount()).tolist()
 
 
-def test_a_bound_in_bits_is_its_terms_in_bits():
-    g = rng.generator(0)
-    parts = [elbo.ElboTerms(-torch.rand(3, generator=g), torch.rand(3, generator=g), torch.rand(3, 2, generator=g))] * 2
-    found = measure.bound(parts, 8)
-    total = torch.cat([part.total for part in parts]) / (-8 * np.log(2))
+def test_a_bound_in_bits_keeps_that_of_every_image():
+    total = -torch.rand(6, generator=rng.generator(0), dtype=torch.float64)
+    found = measure.bound(total, 8)
+    bits = total / (-8 * np.log(2))
     assert found["images"] == 6
-    assert found["bits_per_dim"] == pytest.approx(total.mean().item())
-    assert found["bits_per_dim_error"] == pytest.approx(total.std().item() / 6**0.5)
-    assert found["reconstruction"] + found["prior"] + found["transitions"] == pytest.approx(found["bits_per_dim"])
+    assert found["bits"] == pytest.approx(bits.tolist(), abs=1e-5)
+    assert found["bits_per_dim"] == pytest.approx(bits.mean().item())
+    assert found["bits_per_dim_error"] == pytest.approx(bits.std().item() / 6**0.5)
+
+
+def test_the_bound_of_every_image_is_that_of_the_chain():
+    source, config = (
+        measure.source("digits"),
+        dataclasses.replace(ddpm.PRESETS["digits"], bound_images=7, bound_steps=5),
+    )
+    s = schedule.build(ddpm.noise(config))
+    points = mixture.empirical(measure.to_unit(source.train[:5], 17).flatten(1))
+    exact = mixture.as_denoiser(points, s)
+    found = ddpm.held_out_bound(exact, s, config, source)
+    kept = torch.linspace(0, s.T, 6).round().long()
+    chain = schedule.NoiseSchedule(s.alpha_bar[kept])
+    x_0 = measure.to_unit(measure.held_out(source, 7), 17)
+    noises = [torch.randn(x_0.shape, generator=rng.generator(0, 2, 0, t)) for t in range(1, 6)]
+    denoiser = lambda x, i: exact(x, kept[i])
+    decoder = bounds.discretized_decoder(denoiser, chain, 17)
+    total = bounds.denoising_form(denoiser, chain, x_0, noises, decoder).total
+    assert found["bits"] == pytest.approx((total / (-64 * np.log(2))).tolist(), rel=1e-4)
+    assert len(found["terms"]) == 6
+    assert sum(found["terms"]) == pytest.approx(np.mean(found["bits"]), rel=1e-4)
+
+
+def test_a_record_is_kept_and_read_again(run, tmp_path, monkeypatch):
+    keep = recorded_runs.keep
+    monkeypatch.setattr(recorded_runs, "keep", lambda run: keep(run, folder=tmp_path / "package"))
+    assert run(vae, "--keep true --name small") == 0
+    config, metrics, environment, sheet = recorded_runs.record("small", folder=tmp_path / "package")
+    assert config["steps"] == 4
+    assert len(metrics["bits"]) == 397
+    assert environment["torch"] == torch.__version__
+    assert sheet.shape == (5 * 16, 8 * 16)
+    with pytest.raises(ValueError, match="name was 'large'; it must be one of small"):
+        recorded_runs.record("large", folder=tmp_path / "package")
+
+
+def test_every_record_of_the_package_is_whole():
+    names = sorted(path.name for path in recorded_runs.RECORDS.iterdir())
+    assert {"ddpm-digits", "ddpm-mnist", "vae-digits", "vae-mnist"} <= set(names)
+    for name in names:
+        found = record(name)
+        assert found.metrics["duration"] > 0
+        assert name.startswith("classifier") or found.sheet is not None
 
 
 def test_both_weightings_train_what_they_say():
@@ -269,11 +319,11 @@ def test_both_weightings_train_what_they_say():
 
 def test_samples_of_an_exact_denoiser_are_the_data():
     points = mixture.empirical(measure.to_unit(measure.source("digits").train[:5], 17).flatten(1))
-    config = dataclasses.replace(ddpm.PRESETS["digits"], samples=12, device="cpu")
+    config = dataclasses.replace(ddpm.PRESETS["digits"], sets=2, samples=6, device="cpu")
     s = schedule.build(ddpm.noise(config))
     for steps in (s.T, 50):
         few = dataclasses.replace(config, sampling_steps=steps)
-        samples = ddpm.draw_samples(mixture.as_denoiser(points, s), s, few, (1, 8, 8))
+        samples = torch.cat(ddpm.draw_samples(mixture.as_denoiser(points, s), s, few, (1, 8, 8)))
         assert torch.cdist(samples.flatten(1), points.means).min(1).values.max() < 1e-3
 
 
@@ -288,7 +338,7 @@ def test_a_picture_has_its_images_in_reading_order(tmp_path):
 def test_drawing_64_images_is_quick():
     model, card = checkpoints.pretrained("ddpm-digits")
     s = schedule.build(card["schedule"])
-    config = dataclasses.replace(ddpm.PRESETS["digits"], samples=64, sampling_steps=50)
+    config = dataclasses.replace(ddpm.PRESETS["digits"], sets=1, samples=64, sampling_steps=50)
     begun = time.process_time()
     ddpm.draw_samples(parameterization.as_denoiser(model, s, card["kind"]), s, config, (1, 8, 8))
     assert time.process_time() - begun < 30

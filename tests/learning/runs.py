@@ -16,10 +16,11 @@ from pathlib import Path
 
 import torch
 
+from dmlib import data, rng
 from dmlib.diffusion import bounds, schedule
-from dmlib.learning import checkpoints, data, processes, rng
-from dmlib.learning.networks import build
+from dmlib.learning import checkpoints, processes
 from dmlib.learning.training import Objective, TrainConfig, TrainResult, fit
+from dmlib.networks import build
 from dmlib.probability.likelihoods import to_unit
 
 POINTS = data.two_moons(200, generator=rng.generator(0))

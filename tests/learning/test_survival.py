@@ -14,13 +14,13 @@ import threading
 from pathlib import Path
 
 import pytest
-import runs
 import safetensors.torch
 import torch
 
+import runs
 from dmlib.learning import checkpoints, processes, state
-from dmlib.learning.networks import build
 from dmlib.learning.training import TrainConfig, fit
+from dmlib.networks import build
 
 SCRIPT = Path(__file__).with_name("runs.py")
 

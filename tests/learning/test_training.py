@@ -16,9 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from dmlib.learning import checkpoints, data, rng, training
-from dmlib.learning.networks import build
+from dmlib import data, rng
+from dmlib.learning import checkpoints, training
 from dmlib.learning.training import Objective, TrainConfig, fit
+from dmlib.networks import build
 
 POINTS = data.two_moons(60, generator=rng.generator(0))
 MORE = data.two_moons(23, generator=rng.generator(1))

@@ -1,0 +1,86 @@
+"""Every bound of a trained denoiser from one table of its errors: any variance of the steps, any of its times.
+
+A reverse step's cost depends on the denoiser through the squared error of its prediction alone [eq-kl-snr-form], so
+one pass over the times gives all the bounds. All is in nats and per example, summed over the event.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+
+from dmlib.checks import Float, Tensor, per_example, require, require_all, require_float, require_like, require_shape
+from dmlib.diffusion.forward import q_posterior, q_sample
+from dmlib.diffusion.parameterization import require_prediction
+from dmlib.diffusion.schedule import NoiseSchedule
+from dmlib.probability.mixture import Denoiser
+
+
+def prediction_errors(
+    denoiser: Denoiser, schedule: NoiseSchedule, x_0: Tensor, noises: Iterable[Tensor]
+) -> Float[Tensor, "B times"]:
+    """The squared error of the prediction of x_0 [B, *event] from x_t, summed over the event: column t - 1.
+
+    `noises` has T tensors like x_0; noise t makes x_t. No gradients. Raises where there are fewer or more than T.
+    """
+    require_float(x_0, "x_0")
+    columns = []
+    with torch.no_grad():
+        for t, noise in enumerate(noises, start=1):
+            require(t <= schedule.T, "the number of noises", f"{t} or more", f"T, which is {schedule.T}")
+            require_like(noise, f"noise {t}", x_0, "x_0")
+            times = torch.full((len(x_0),), t, dtype=torch.int64, device=x_0.device)
+            x_t = q_sample(schedule, x_0, times, noise)
+            columns.append(per_example((require_prediction(denoiser(x_t, times), x_t) - x_0) ** 2))
+    require(len(columns) == schedule.T, "the number of noises", len(columns), f"T, which is {schedule.T}")
+    return torch.stack(columns, 1)
+
+
+def best_variance(schedule: NoiseSchedule, errors: Tensor, event_dims: int) -> Float[Tensor, " times"]:
+    """The isotropic variance of each reverse step that costs least on average over `errors` [B, T].
+
+    `errors` are those of `prediction_errors`, and `event_dims` counts the entries of one example. A table over t in
+    float64, with 0 at t = 0 and 1, where there is no step to fit. Eq. [eq-optimal-variance]; [Bao2022].
+    """
+    _require_errors(schedule, errors, event_dims)
+    posterior, weight = (table.to(errors.device) for table in _steps(schedule))
+    mean = errors.double().mean(0)
+    return posterior + weight**2 * torch.cat([mean.new_zeros(1), mean]) / event_dims
+
+
+def step_costs(
+    schedule: NoiseSchedule, errors: Tensor, event_dims: int, variance: str | Tensor = "posterior"
+) -> Float[Tensor, "B steps"]:
+    """The divergence of each reverse step t = 2..T from the posterior, for denoising errors [B, T] of x_0.
+
+    The variance of the steps is "posterior", "beta", or a table [T+1], more than 0 from t = 2 on.
+    Float64. Eq. [eq-kl-to-squared-error], [eq-kl-variance-constant].
+    """
+    _require_errors(schedule, errors, event_dims)
+    posterior, weight = (table.to(errors.device) for table in _steps(schedule))
+    tables = {"posterior": posterior, "beta": schedule.beta}
+    if isinstance(variance, str):
+        require(variance in tables, "variance", repr(variance), "'posterior', 'beta' or a table [T+1]")
+        variance = tables[variance]
+    require_shape(variance, "variance", schedule.T + 1)
+    ours = variance[2:].double().to(errors.device)
+    require_all(ours > 0, "variance", ours, "more than 0 from t = 2 on")
+    ratio, of_error = posterior[2:] / ours, weight[2:] ** 2 / (2 * ours)
+    return event_dims / 2 * (ratio - 1 - ratio.log()) + of_error * errors[:, 1:].double()
+
+
+def _steps(schedule: NoiseSchedule) -> tuple[Tensor, Tensor]:
+    """Tables over t = 0..T: the posterior's variance, and the weight of x_0 in its mean; 0 for t < 2."""
+    t = torch.arange(2, schedule.T + 1)
+    unit = torch.ones(len(t), 1, dtype=torch.float64)
+    steps = q_posterior(schedule, unit, torch.zeros_like(unit), t)
+    none = torch.zeros(2, dtype=torch.float64)
+    return torch.cat([none, steps.var[:, 0]]), torch.cat([none, steps.mean[:, 0]])
+
+
+def _require_errors(schedule: NoiseSchedule, errors: Tensor, event_dims: int) -> None:
+    require_float(errors, "errors")
+    require_shape(errors, "errors", None, schedule.T)
+    require_all(errors >= 0, "errors", errors, "0 or more")
+    require(isinstance(event_dims, int) and event_dims >= 1, "event_dims", event_dims, "an integer, 1 or more")

@@ -1,0 +1,43 @@
+"""What a run leaves in the package, and how it is read again."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+
+from dmlib.checks import Tensor, UInt8, require
+
+RECORDS = Path(__file__).with_name("records")
+TEXTS = ("config", "metrics", "environment")
+SHEET = "samples.png"
+
+
+class Record(NamedTuple):
+    """One recorded run."""
+
+    config: dict[str, Any]  # Every field of the configuration.
+    metrics: dict[str, Any]  # What was found; bounds are in bits per dimension, one for each held-out image.
+    environment: dict[str, Any]  # Versions, processor, device, precision.
+    sheet: UInt8[Tensor, "H W"] | None  # Samples in gray, eight to a row; None for a run without samples.
+
+
+def record(name: str, *, folder: Path = RECORDS) -> Record:
+    """The recorded run of this name; raises where there is none, or where a part of it is missing."""
+    names = sorted(path.name for path in folder.iterdir() if path.is_dir())
+    require(name in names, "name", repr(name), f"one of {', '.join(names)}")
+    texts = [json.loads((folder / name / f"{part}.json").read_text("utf-8")) for part in TEXTS]
+    sheet = folder / name / SHEET
+    return Record(*texts, torch.from_numpy(np.array(Image.open(sheet).convert("L"))) if sheet.exists() else None)
+
+
+def keep(run: Path, *, folder: Path = RECORDS) -> None:
+    """Copy what `record` reads from the folder of a run into the package, in the place of a run of the same name."""
+    (folder / run.name).mkdir(parents=True, exist_ok=True)
+    for file in [*(run / f"{part}.json" for part in TEXTS), *run.glob(SHEET)]:
+        shutil.copy(file, folder / run.name)

@@ -1,0 +1,103 @@
+"""Bounds from a table of errors, beside the bound itself, Gaussian divergences, and the best by search."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from dmlib.diffusion import bounds, forward, schedule, variances
+from dmlib.diffusion.schedule import NoiseSchedule
+from dmlib.probability import gaussian
+
+F64 = torch.float64
+NOISE = schedule.linear(6, 0.05, 0.6)
+
+
+def wrong(x_t: Tensor, t: Tensor) -> Tensor:
+    """A denoiser that is far from the best one."""
+    return 0.2 - 0.3 * x_t + 0.05 * t[:, None].to(x_t.dtype)
+
+
+def normal(seed: int, *shape: int) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=F64)
+
+
+X_0, NOISES = normal(0, 5, 3), normal(1, 6, 5, 3)
+ERRORS = variances.prediction_errors(wrong, NOISE, X_0, NOISES)
+
+
+def costs_of_gaussians(variance: str | Tensor) -> Tensor:
+    """The divergences of the transitions 2..T from the distributions themselves."""
+    columns = []
+    for t in range(2, NOISE.T + 1):
+        times = torch.full((len(X_0),), t)
+        x_t = forward.q_sample(NOISE, X_0, times, NOISES[t - 1])
+        ours = bounds.p_transition(wrong, NOISE, x_t, times, variance=variance)
+        columns.append(gaussian.kl(forward.q_posterior(NOISE, X_0, x_t, times), ours))
+    return torch.stack(columns, 1)
+
+
+def test_errors_are_those_of_the_prediction_at_each_time():
+    for t in range(1, NOISE.T + 1):
+        x_t = NOISE.alpha_bar[t].sqrt() * X_0 + (1 - NOISE.alpha_bar[t]).sqrt() * NOISES[t - 1]
+        expected = (wrong(x_t, torch.full((5,), t)) - X_0).square().sum(1)
+        torch.testing.assert_close(ERRORS[:, t - 1], expected, rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("variance", ["posterior", "beta", torch.linspace(0.1, 0.9, 7, dtype=F64)])
+def test_costs_are_the_divergences_of_the_steps(variance):
+    actual = variances.step_costs(NOISE, ERRORS, 3, variance)
+    torch.testing.assert_close(actual, costs_of_gaussians(variance), rtol=1e-12, atol=1e-12)
+
+
+def test_costs_are_the_transitions_of_the_bound():
+    terms = bounds.denoising_form(wrong, NOISE, X_0, NOISES, lambda x_0, x_1: x_0.new_zeros(len(x_0)))
+    actual = variances.step_costs(NOISE, ERRORS, 3)
+    torch.testing.assert_close(actual, terms.transitions, rtol=1e-12, atol=1e-12)
+
+
+def test_a_chain_of_some_of_the_times_needs_no_new_errors():
+    kept = torch.tensor([0, 2, 3, 6])
+    short = NoiseSchedule(NOISE.alpha_bar[kept])
+    again = variances.prediction_errors(
+        lambda x, i: wrong(x, kept[i]), short, X_0, [NOISES[t - 1] for t in kept[1:].tolist()]
+    )
+    torch.testing.assert_close(again, ERRORS[:, kept[1:] - 1], rtol=1e-12, atol=0)
+
+
+def test_the_best_variance_costs_least_and_no_other_does():
+    best = variances.best_variance(NOISE, ERRORS, 3)
+    assert (best[:2] == 0).all()
+    least = variances.step_costs(NOISE, ERRORS, 3, best).mean(0)
+    for factor in (0.5, 0.99, 1.01, 2.0):
+        assert (variances.step_costs(NOISE, ERRORS, 3, best * factor).mean(0) > least).all()
+    assert (least < variances.step_costs(NOISE, ERRORS, 3).mean(0)).all()
+
+
+def test_without_errors_the_best_variance_is_the_posteriors():
+    none = torch.zeros(2, 6, dtype=F64)
+    t = torch.arange(2, 7)
+    expected = NOISE.beta[t] * (1 - NOISE.alpha_bar[t - 1]) / (1 - NOISE.alpha_bar[t])
+    torch.testing.assert_close(variances.best_variance(NOISE, none, 3)[2:], expected, rtol=1e-12, atol=0)
+    assert variances.step_costs(NOISE, none, 3).abs().max() < 1e-12
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: variances.prediction_errors(wrong, NOISE, X_0, NOISES[:4]), "the number of noises was 4; it must be"),
+        (lambda: variances.prediction_errors(wrong, NOISE, X_0, [*NOISES, X_0]), "the number of noises was 7 or more"),
+        (lambda: variances.prediction_errors(wrong, NOISE, X_0, NOISES[:, :1]), "the shape of noise 1"),
+        (lambda: variances.step_costs(NOISE, ERRORS[:, 1:], 3), "the shape of errors"),
+        (lambda: variances.step_costs(NOISE, -ERRORS, 3), "errors was -"),
+        (lambda: variances.step_costs(NOISE, ERRORS, 0), "event_dims was 0"),
+        (lambda: variances.step_costs(NOISE, ERRORS, 3, "best"), "variance was 'best'; it must be 'posterior', 'beta'"),
+        (lambda: variances.step_costs(NOISE, ERRORS, 3, torch.ones(6)), "the shape of variance"),
+        (lambda: variances.step_costs(NOISE, ERRORS, 3, torch.zeros(7)), "variance was 0.0; it must be more than 0"),
+        (lambda: variances.best_variance(NOISE, ERRORS * float("nan"), 3), "errors was nan; it must be finite"),
+    ],
+)
+def test_bad_input_is_named(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()

@@ -1,0 +1,102 @@
+"""Ways into a page in a real browser: search, references, links into what is folded, links to what has moved."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+from conftest import HTML, ROOT
+
+from tools import execute
+
+pytestmark = pytest.mark.built
+PAGES = execute.pages()
+
+
+def test_search_finds_a_chapter_from_a_file(visit):
+    page = visit("search", base=HTML.as_uri())
+    page.goto(f"{HTML.as_uri()}/search.html?q=evidence")
+    page.wait_for_selector("#search-results li a")
+    assert "chapters/" in page.locator("#search-results li a").first.get_attribute("href")
+    assert page.outside == []
+
+
+def test_hovering_or_focusing_a_reference_shows_its_equation(visit, served):
+    name = next(p for p in PAGES if p.endswith("03-elbo"))
+    page = visit(name, base=served)
+    link = page.locator('article a.reference[href*="#equation-"]').first
+    card = page.locator(".eq-card")
+    assert not card.is_visible()
+    for act in (link.hover, link.focus):
+        act()
+        page.wait_for_selector(".eq-card mjx-container")
+        assert card.is_visible()
+        page.keyboard.press("Escape")
+        assert not card.is_visible()
+    assert (page.outside, page.errors) == ([], [])
+
+
+def with_detours() -> str:
+    return next(p for p in PAGES if 'class="fold detour"' in (HTML / f"{p}.html").read_text("utf8"))
+
+
+def folds(page, state: str) -> int:
+    return page.locator(f"details.fold:not(.checks){state}").count()
+
+
+def test_a_link_into_a_fold_opens_it(visit):
+    page = visit(with_detours(), at="#a-hash-that-no-page-has", typeset=False)
+    assert folds(page, "[open]") == 0
+    detour = page.locator("section:has(> details.detour)").last
+    inside = page.locator("details.detour [id]:not(section)").first
+    for place in (detour, inside):
+        at = place.get_attribute("id")
+        page.evaluate("at => { location.hash = at; }", at)
+        page.wait_for_function("at => document.getElementById(at).checkVisibility()", arg=at)
+        page.wait_for_function("at => Math.abs(document.getElementById(at).getBoundingClientRect().top) < 300", arg=at)
+    assert detour.locator("> details[open]").count() == 1
+    assert 2 <= folds(page, "[open]") < folds(page, "")
+    page.reload()
+    assert inside.is_visible()
+    assert not detour.locator("> details[open]").count()
+    assert page.errors == []
+
+
+def test_a_search_hit_and_printing_open_a_detour(visit):
+    name = with_detours()
+    page = visit(name, typeset=False)
+    word = page.evaluate("document.querySelector('.detour p').textContent.match(/[a-z]{6,}/)[0]")
+    page = visit(name, at=f"?highlight={word}", typeset=False)
+    page.wait_for_selector(".detour[open] .highlighted >> visible=true")
+    closed = folds(page, ":not([open])")
+    for event, left in (("beforeprint", 0), ("afterprint", closed)):
+        page.evaluate("name => window.dispatchEvent(new Event(name))", event)
+        assert folds(page, ":not([open])") == left
+        assert page.locator("details.checks[open]").count() == 0
+
+
+def older_links() -> list[tuple[str, str]]:
+    """Links of earlier editions and where they lead: equations, wherever they stand now, and sections by their list."""
+    moved = json.loads((ROOT / "_assets" / "moved.json").read_text("utf8"))
+    equation = re.findall(r'id="(equation-eq-[\w-]+)"', (HTML / f"{PAGES[2]}.html").read_text("utf8"))[-1]
+    return [(f"{PAGES[1]}.html#{equation}", f"{PAGES[2]}.html#{equation}")] + [
+        (f"chapters/{old}", f"chapters/{new}") for old, new in [*moved.items()][:: len(moved) // 3]
+    ]
+
+
+@pytest.mark.parametrize("scheme", ["file", "http"])
+def test_a_link_to_what_has_moved_leads_on(visit, served, scheme):
+    for old, new in older_links():
+        name, at = old.split(".html")
+        page = visit(name, base=served if scheme == "http" else HTML.as_uri(), at=at, typeset=False)
+        page.wait_for_url(lambda url, new=new: url.endswith(f"/{new}"))
+        page.wait_for_selector(f"[id='{new.split('#')[1]}']", state="attached")
+        assert page.errors == []
+
+
+def test_no_old_link_of_the_list_has_a_place_of_its_own():
+    moved = json.loads((ROOT / "_assets" / "moved.json").read_text("utf8"))
+    for old in moved:
+        page, anchor = old.split("#")
+        assert f'id="{anchor}"' not in (HTML / "chapters" / page).read_text("utf8"), old
