@@ -93,10 +93,3 @@ def test_a_link_to_what_has_moved_leads_on(visit, served, scheme):
         page.wait_for_url(lambda url, new=new: url.endswith(f"/{new}"))
         page.wait_for_selector(f"[id='{new.split('#')[1]}']", state="attached")
         assert page.errors == []
-
-
-def test_no_old_link_of_the_list_has_a_place_of_its_own():
-    moved = json.loads((ROOT / "_assets" / "moved.json").read_text("utf8"))
-    for old in moved:
-        page, anchor = old.split("#")
-        assert f'id="{anchor}"' not in (HTML / "chapters" / page).read_text("utf8"), old

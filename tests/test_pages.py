@@ -72,6 +72,17 @@ def test_links_lead_somewhere():
     assert not bad
 
 
+def test_what_has_moved_is_gone_from_where_it_was_and_stands_where_it_is_said_to():
+    moved = json.loads((ROOT / "_assets" / "moved.json").read_text("utf8"))
+    there = {
+        link: bool(soup(f"chapters/{link.split('#')[0]}").find(id=link.split("#")[1]))
+        for pair in moved.items()
+        for link in pair
+    }
+    assert [old for old in moved if there[old]] == []
+    assert [new for new in moved.values() if not there[new]] == []
+
+
 @pytest.mark.parametrize("name", [f"{page}.html" for page in PAGES])
 def test_nothing_is_fetched_from_elsewhere(name):
     tags = soup(name).find_all(["link", "script", "img", "source", "iframe"])

@@ -6,6 +6,7 @@ import argparse
 import dataclasses
 import json
 import platform
+import re
 import sys
 import types
 import typing
@@ -156,8 +157,9 @@ def environment(config: RunConfig) -> dict[str, Any]:
 
 
 def write(path: Path, content: dict[str, Any]) -> None:
-    """Write plain data as JSON."""
-    path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    """Write plain data as JSON, each list on one line."""
+    text = re.sub(r"\[[^][{}]*]", lambda found: " ".join(found[0].split()), json.dumps(content, indent=1))
+    path.write_text(text + "\n", encoding="utf-8")
 
 
 def picture(path: Path, images: Tensor, columns: int = 8, scale: int = 2) -> None:
