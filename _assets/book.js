@@ -32,7 +32,7 @@ document.addEventListener("DOMContentLoaded", () => {
   });
   document.addEventListener("keydown", (event) => { if (event.key === "Escape") hide(); });
   // What is wider than its column scrolls in its own box, by keyboard too.
-  const WIDE = ".math, .math mjx-container, .cell_output *, pre";
+  const WIDE = ".math, .math mjx-container, .cell_output *, pre, .pst-scrollable-table-container";
   const contain = (within = document) => within.querySelectorAll(WIDE).forEach((box) => {
     if (box.scrollWidth > box.clientWidth && /auto|scroll/.test(getComputedStyle(box).overflowX)) box.tabIndex = 0;
   });
@@ -66,7 +66,8 @@ document.addEventListener("DOMContentLoaded", () => {
   document.addEventListener("click", (event) => {
     if (event.target.closest('a[href*="#"]')) setTimeout(arrive);  // the hash may be the same as before
   });
-  // Sphinx marks what was searched for 10 ms after the page is there.
+  // Sphinx marks what was searched for 10 ms after the page is there, and fails at the words of a drawing.
+  document.querySelectorAll("svg *").forEach((part) => part.classList.add("nohighlight"));
   setTimeout(() => document.querySelectorAll(".detour .highlighted").forEach(open), 20);
   const PRINTED = ".fold:not(.checks, [open])";
   let opened = [];

@@ -66,6 +66,7 @@ def test_a_link_into_a_fold_opens_it(visit):
 def test_a_search_hit_and_printing_open_a_detour(visit):
     name = with_detours()
     page = visit(name, typeset=False)
+    page.evaluate("document.querySelectorAll('.math').forEach(formula => formula.remove())")
     word = page.evaluate("document.querySelector('.detour p').textContent.match(/[a-z]{6,}/)[0]")
     page = visit(name, at=f"?highlight={word}", typeset=False)
     page.wait_for_selector(".detour[open] .highlighted >> visible=true")
@@ -92,4 +93,4 @@ def test_a_link_to_what_has_moved_leads_on(visit, served, scheme):
         page = visit(name, base=served if scheme == "http" else HTML.as_uri(), at=at, typeset=False)
         page.wait_for_url(lambda url, new=new: url.endswith(f"/{new}"))
         page.wait_for_selector(f"[id='{new.split('#')[1]}']", state="attached")
-        assert page.errors == []
+        assert [error for error in page.errors if not error.startswith("failed")] == []  # the first page was left early
