@@ -68,7 +68,7 @@ document.addEventListener("DOMContentLoaded", () => {
   });
   // Sphinx marks what was searched for 10 ms after the page is there, and fails at the words of a drawing.
   document.querySelectorAll("svg *").forEach((part) => part.classList.add("nohighlight"));
-  setTimeout(() => document.querySelectorAll(".detour .highlighted").forEach(open), 20);
+  setTimeout(() => document.querySelectorAll(".detour:has(.highlighted)").forEach(open), 20);
   const PRINTED = ".fold:not(.checks, [open])";
   let opened = [];
   window.addEventListener("beforeprint", () => {

@@ -73,7 +73,9 @@ def judge(case: Case, loop: Loop, data: str, steps: int, plan: Plan, device: str
     source, network, s = measure.source(data), loop.average(), case.schedule
     denoiser = parameterization.clamped(parameterization.as_denoiser(network, s, case.kind))
     n = plan.samples if data == "digits" else plan.mnist_samples
-    found = measure.quality(draw(denoiser, s, n, tuple(source.test.shape[1:]), steps, device, data), source)
+    samples = draw(denoiser, s, n, tuple(source.test.shape[1:]), steps, device, data)
+    found = measure.quality([samples], source)
+    found |= {key: found[key][0] for key in ("frechet", "precision", "recall", "unclear")}  # of the one set
     count = 4 if plan.is_quick else BOUND_IMAGES[data]
     x_0 = to_unit(source.test[:count], source.levels).to(device)
     bits = metrics.bits_per_dim(

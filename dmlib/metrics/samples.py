@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterator
 
 import torch
+import torch.nn.functional as F
 
 from dmlib.checks import Float, Tensor, require, require_float, require_shape
 
