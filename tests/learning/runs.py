@@ -60,18 +60,28 @@ def forked(run: object) -> int:
     return child
 
 
+def saved(checkpoint: Path) -> int:
+    """The step that the checkpoint holds; 0 before there is one."""
+    return checkpoints.load(checkpoint)[1]["step"] if checkpoint.exists() else 0
+
+
 def nursery(folder: Path) -> None:
-    """The same run with and without twenty kills, and how far each of them let it come."""
-    checkpoint, clock = folder / "run.safetensors", time.perf_counter()
+    """The same run with and without twenty kills, and how far each of them let it come.
+
+    A kill waits for none to four further steps, and then for an instant, so that it falls anywhere within a step.
+    """
+    checkpoint = folder / "run.safetensors"
     os.waitpid(forked(lambda: keep(small_run(None), folder / "whole.safetensors")), 0)
-    seconds = time.perf_counter() - clock
     chance, reached = random.Random(0), []
     for _ in range(KILLS):
+        wanted = min(saved(checkpoint) + chance.randint(0, 4), 59)
         child = forked(lambda: small_run(checkpoint))
-        time.sleep(chance.uniform(0, seconds / 3))
+        while saved(checkpoint) < wanted:
+            time.sleep(0.001)
+        time.sleep(chance.uniform(0, 0.01))
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
-        reached.append(checkpoints.load(checkpoint)[1]["step"] if checkpoint.exists() else 0)
+        reached.append(saved(checkpoint))
     os.waitpid(forked(lambda: keep(small_run(checkpoint), folder / "killed.safetensors")), 0)
     print(*reached)
 

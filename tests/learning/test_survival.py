@@ -59,7 +59,7 @@ def step_of(folder: Path) -> int:
 
 def test_twenty_kills_change_no_bit(tmp_path):
     command = [sys.executable, str(SCRIPT), "nursery", str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
     reached = [int(step) for step in done.stdout.split()]
     assert len(reached) == runs.KILLS == 20
     assert reached == sorted(reached)  # No kill costs a step that was saved.
