@@ -117,10 +117,14 @@ def assert_no_sideways_scroll(page, width: int):
 
 
 def dress(page, scheme: str, width: int):
-    """Turn the page light or dark, and to this width."""
+    """Turn the page light or dark, and to this width, and wait until the keyboard reaches what is too wide."""
     page.emulate_media(color_scheme=scheme)
     page.set_viewport_size({"width": width, "height": 900})
     page.wait_for_function("theme => document.documentElement.dataset.theme === theme", arg=scheme)
+    page.wait_for_function(
+        """() => [...document.querySelectorAll("pre, .output, .pst-scrollable-table-container")].every(box =>
+             box.scrollWidth <= box.clientWidth || box.tabIndex >= 0 || getComputedStyle(box).overflowX == "visible")"""
+    )
 
 
 def assert_axe_is_content(page):
