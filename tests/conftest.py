@@ -5,26 +5,21 @@ from __future__ import annotations
 import functools
 import http.server
 import os
-import shutil
 import threading
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
+from tools.formulas import find_browser
+
 settings.register_profile("house", deadline=None, derandomize=True)
 settings.load_profile("house")
 
 ROOT = Path(__file__).resolve().parent.parent
 HTML = ROOT / "_build" / "html"
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 SETTLED = "window.MathJax && MathJax.startup && MathJax.startup.promise.then(() => true)"
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--allow-file-access-from-files"]
-
-
-def find_browser() -> str | None:
-    """The first Chromium or Chrome on the PATH."""
-    return next((path for name in BROWSERS if (path := shutil.which(name))), None)
 
 
 @pytest.fixture(scope="session")

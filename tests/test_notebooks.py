@@ -13,7 +13,7 @@ import pytest
 
 from dmlib.book import notebook
 from tools import chapter, rules, rules_code, rules_text
-from tools.rules import form, listing_faults
+from tools.rules import form, hour_faults, listing_faults
 from tools.rules_code import anchored, checked, described, introduced, moving, plain_code, portable, short_code, solved
 from tools.rules_text import (
     detoured,
@@ -316,6 +316,17 @@ def test_lists_that_agree_have_no_faults(tmp_path):
 )
 def test_a_list_that_differs_is_named(tmp_path, changed, words):
     assert words in "\n".join(listing_faults(house(tmp_path, **changed)))
+
+
+def test_the_intro_gives_the_hours_that_the_chapters_state():
+    assert hour_faults(ROOT) == []
+
+
+@pytest.mark.parametrize("row", ["| 10 min |", "| 10 min | 10 min | 1 h |", "| 1 h | 1 h | 1 h 30 min |"])
+def test_other_hours_are_found(tmp_path, row):
+    intro = f"| {{doc}}`3 The bound <03-elbo>` | 1 min {row}\n"
+    faults = hour_faults(house(tmp_path, intro=intro, title="# The bound\n" + "word " * 1000))
+    assert (faults == []) == (row == "| 10 min |")
 
 
 def test_every_rule_is_broken_above():

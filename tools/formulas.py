@@ -80,9 +80,14 @@ def faults(formulas: list[Formula], browser: Any) -> list[str]:
     ]
 
 
+def find_browser() -> str | None:
+    """The first Chromium or Chrome on the PATH."""
+    return next((path for name in BROWSERS if (path := shutil.which(name))), None)
+
+
 def main(paths: list[str]) -> int:
     """Print what KaTeX cannot read in these files; return the exit status."""
-    program = next((path for name in BROWSERS if (path := shutil.which(name))), None)
+    program = find_browser()
     if not paths or program is None:
         print(__doc__ if not paths else "no Chromium was found: the formulas were not read", file=sys.stderr)
         return 0 if paths else 2

@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 from dmlib.book import notebook
-from tools import execute, rules_code, rules_text
+from tools import execute, reading, rules_code, rules_text
 from tools.reading import Book
 
 ROOT = execute.ROOT
@@ -80,6 +80,21 @@ def listing_faults(root: Path) -> list[str]:
         title = title.split(":")[0]
         for place, named in (("the intro's table", linked.get(stem)), ("README", listed.get(n))):
             found += [f"{place} calls {stem} {named!r}; its title is {title!r}"] if named not in (None, title) else []
+    return found
+
+
+def hour_faults(root: Path) -> list[str]:
+    """Chapters whose hours in the intro's table of reading paths are not those that the chapter states."""
+    lines = (root / "chapters" / "intro.md").read_text("utf8").split("\n")
+    table = {m[1]: line for line in lines if "min" in line and (m := re.match(r"\|.*<(\d\d-[\w-]+)>`", line))}
+    found = []
+    for path in sorted((root / "chapters").glob("[0-9][0-9]-*.ipynb")):
+        column = " | ".join(re.sub(r"^\D+", "", time) for time in reading.hours(read(path)).split(" · "))
+        found += (
+            []
+            if table.get(path.stem, "").rstrip(" |").endswith(f"| {column}")
+            else [f"the intro's table must give {path.stem}: {column}"]
+        )
     return found
 
 

@@ -180,7 +180,12 @@ def plain_formulas(name: str, book: Book) -> list[str]:
 
 def repeated(books: dict[str, Book]) -> list[str]:
     """Long lines of prose that stand in the book twice."""
-    lines = [(line.lower(), name) for name, book in books.items() for line in prose(book) if len(line) >= 60]
+    lines = [
+        (line.lower(), name)
+        for name, book in books.items()
+        for line in prose(book)
+        if len(line) >= 60 and line != reading.hours(book)
+    ]
     count = Counter(line for line, _ in lines)
     return [f"{name}: stands in the book twice: {line}" for line, name in lines if count[line] > 1]
 

@@ -81,7 +81,8 @@ class Ledger:
 
     def must_fail(self, label: str, fn: Callable[[], object], *, claim: str) -> None:
         """Pass if the wrong check that `fn` runs on this ledger raises CheckFailed; nothing else is recorded."""
-        self._begin("must_fail", label, claim)
+        _require_text(label, claim)
+        self._begin("must_fail", label, f"rejected: {claim}")
         before = dict(self._checks)
         rejected = False
         try:
@@ -140,9 +141,10 @@ class Report:
             for check in self.data["checks"]
         )
         return (
+            f"<details><summary>The checks of this chapter, {len(self.data['checks'])} in all</summary>"
             '<div class="dm-ledger" role="region" tabindex="0" aria-label="Checks of this chapter" '
             f'style="overflow-x:auto"><table class="table dataframe"><thead><tr>{head}</tr></thead>'
-            f"<tbody>{rows}</tbody></table></div>"
+            f"<tbody>{rows}</tbody></table></div></details>"
         )
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:

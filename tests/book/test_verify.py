@@ -286,3 +286,16 @@ def test_tolerances_are_finite_and_not_negative(ledger, bad):
 def test_a_chapter_has_a_name(chapter):
     with pytest.raises(ValueError, match="chapter was"):
         Ledger(chapter)
+
+
+def test_a_rejection_that_runs_again_without_a_verdict_is_forgotten(ledger):
+    ledger.must_fail("eq-a", lambda: ledger.close("eq-a", 1.0, 2.0, atol=0, claim="c"), claim="c")
+    assert routes(ledger) == ["must_fail"]
+    with pytest.raises(verify.NotComparable):
+        ledger.must_fail("eq-a", lambda: ledger.close("eq-a", float("nan"), 2.0, atol=0, claim="c"), claim="c")
+    assert routes(ledger) == []
+
+
+def test_a_report_is_folded_and_says_how_many_checks_it_holds(ledger):
+    ledger.close("eq-a", 1.0, 1.0, atol=0, claim="one")
+    assert "<details><summary>The checks of this chapter, 1 in all</summary>" in ledger.report()._repr_html_()
