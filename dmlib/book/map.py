@@ -118,7 +118,7 @@ def _description() -> str:
 
 def _wide(lit: Iterable[str]) -> tuple[int, int, list[str]]:
     """Five columns; rows of words below the graphs."""
-    left, column, top = 66, 131, 104
+    left, column, top = 72, 137, 104
     heights = dict(zip(ROWS, (36, 36, 24, 42)))
     bottom = top + sum(heights.values())
     drawn = []
