@@ -1,5 +1,5 @@
-// window.EQUATIONS, LABELS and MOVED are written by the build, in index.js.
-// Hovering or focusing a reference to an equation shows the equation (window.EQUATIONS).
+// window.LABELS and MOVED are written by the build, in index.js, and window.EQUATIONS, as MathML, in equations.js.
+// Hovering or focusing a reference to an equation shows the equation; the pointer may enter what is shown.
 document.addEventListener("DOMContentLoaded", () => {
   const card = document.createElement("div");
   card.className = "eq-card";
@@ -7,41 +7,80 @@ document.addEventListener("DOMContentLoaded", () => {
   card.id = "eq-card";
   card.hidden = true;
   document.body.append(card);
+  let leaving = null, equations = null;
   const hide = () => { card.hidden = true; };
-  const show = (link) => {
-    const tex = (window.EQUATIONS || {})[decodeURIComponent(link.hash.slice(1))];
-    if (!tex || !window.MathJax || !MathJax.typesetPromise) return;
-    MathJax.typesetClear([card]);
-    card.textContent = "\\[" + tex + "\\]";
-    card.hidden = false;
-    MathJax.typesetPromise([card]).then(() => {
-      const at = link.getBoundingClientRect();
-      const left = Math.min(at.left, document.documentElement.clientWidth - card.offsetWidth - 8);
-      const above = at.top - card.offsetHeight - 6;
-      card.style.left = Math.max(8, left) + window.scrollX + "px";
-      card.style.top = (above > 0 ? above : at.bottom + 6) + window.scrollY + "px";
-    });
+  const leave = () => { leaving = setTimeout(hide, 250); };
+  const read = () => equations ??= new Promise((done) => {
+    const script = document.createElement("script");
+    script.src = document.documentElement.dataset.content_root + "_static/equations.js";
+    script.onload = done;
+    document.head.append(script);
+  });
+  const show = async (link) => {
+    clearTimeout(leaving);
+    await read();
+    if (!link.matches(":hover, :focus")) return;
+    card.innerHTML = window.EQUATIONS[decodeURIComponent(link.hash.slice(1))] || "";
+    card.hidden = !card.innerHTML;
+    const at = link.getBoundingClientRect();
+    const left = Math.min(at.left, document.documentElement.clientWidth - card.offsetWidth - 8);
+    const above = at.top - card.offsetHeight - 4;
+    card.style.left = Math.max(8, left) + window.scrollX + "px";
+    card.style.top = (above > 0 ? above : at.bottom + 4) + window.scrollY + "px";
   };
   document.querySelectorAll('a[href*="#equation-"]').forEach((link) => {
     if (link.closest(".eqno")) return;
     link.setAttribute("aria-describedby", "eq-card");
     link.addEventListener("mouseenter", () => show(link));
     link.addEventListener("focus", () => show(link));
-    link.addEventListener("mouseleave", hide);
+    link.addEventListener("mouseleave", leave);
     link.addEventListener("blur", hide);
   });
+  card.addEventListener("mouseenter", () => clearTimeout(leaving));
+  card.addEventListener("mouseleave", leave);
   document.addEventListener("keydown", (event) => { if (event.key === "Escape") hide(); });
-  // What is wider than its column scrolls in its own box, by keyboard too.
-  const WIDE = ".math, .math mjx-container, .cell_output *, pre, .pst-scrollable-table-container";
-  const contain = (within = document) => within.querySelectorAll(WIDE).forEach((box) => {
-    if (box.scrollWidth > box.clientWidth && /auto|scroll/.test(getComputedStyle(box).overflowX)) box.tabIndex = 0;
+  // Formulas are copied as TeX.
+  document.addEventListener("copy", (event) => {
+    const selected = getSelection();
+    if (selected.isCollapsed) return;
+    const range = selected.getRangeAt(0);
+    const formula = (node) => (node.closest ? node : node.parentElement).closest("math");
+    const [first, last] = [formula(range.startContainer), formula(range.endContainer)];
+    if (first) range.setStartBefore(first);
+    if (last) range.setEndAfter(last);
+    const part = range.cloneContents();
+    if (!part.querySelector("math")) return;
+    part.querySelectorAll("math").forEach((math) => {
+      const mark = math.getAttribute("display") === "block" ? "$$" : "$";
+      math.replaceWith(mark + math.dataset.tex + mark);
+    });
+    event.clipboardData.setData("text/plain", part.textContent);
+    event.preventDefault();
   });
-  window.addEventListener("load", () => {
-    const typeset = window.MathJax && MathJax.startup && MathJax.startup.promise;
-    (typeset || Promise.resolve()).then(() => contain());
-  });
-  window.addEventListener("resize", () => contain());
-  document.addEventListener("toggle", (event) => contain(event.target), true);
+  // What is wider than its column scrolls in its own box, by keyboard too, and fades where more of it lies.
+  const WIDE = "div.math > .formula, .cell_output > .output, .dm-map, pre, .pst-scrollable-table-container";
+  const fade = (box) => {
+    const rest = box.scrollWidth - box.clientWidth;
+    box.classList.toggle("more-before", box.scrollLeft > 2);
+    box.classList.toggle("more-behind", box.scrollLeft < rest - 2);
+  };
+  // Read when a box has been laid out, so that no fold is laid out to be asked.
+  const sizes = new ResizeObserver((entries) => entries.forEach(({ target: box }) => {
+    if (box.scrollWidth <= box.clientWidth || !/auto|scroll/.test(getComputedStyle(box).overflowX)) return;
+    if (box.tabIndex < 0) box.addEventListener("scroll", () => fade(box), { passive: true });
+    box.tabIndex = 0;
+    fade(box);
+  }));
+  document.querySelectorAll(WIDE).forEach((box) => sizes.observe(box));
+  // The section in sight is marked in the contents.
+  const links = new Map([...document.querySelectorAll(".bd-toc-nav a")].map((a) => [a.hash.slice(1), a]));
+  const shown = new Set();
+  const spy = new IntersectionObserver((entries) => {
+    entries.forEach(({ target, isIntersecting }) => shown[isIntersecting ? "add" : "delete"](target.id));
+    const here = [...links.keys()].filter((id) => shown.has(id)).pop();
+    links.forEach((link, id) => [link, link.parentElement].forEach((e) => e.classList.toggle("active", id === here)));
+  }, { rootMargin: "-70px 0px -70%" });
+  links.forEach((link, id) => id && spy.observe(document.getElementById(id)));
 });
 
 // What is folded opens for a link into it, for a search hit and for print. What is not on this page may be on another.
@@ -66,14 +105,21 @@ document.addEventListener("DOMContentLoaded", () => {
   document.addEventListener("click", (event) => {
     if (event.target.closest('a[href*="#"]')) setTimeout(arrive);  // the hash may be the same as before
   });
-  // Sphinx marks what was searched for 10 ms after the page is there, and fails at the words of a drawing.
-  document.querySelectorAll("svg *").forEach((part) => part.classList.add("nohighlight"));
+  // Sphinx marks what was searched for 10 ms after the page is there, and fails at the words of a drawing or a formula.
+  if (/[?&]highlight=/.test(performance.getEntriesByType("navigation")[0].name))  // it has left the address already
+    document.querySelectorAll("svg *, math *").forEach((part) => part.classList.add("nohighlight"));
   setTimeout(() => document.querySelectorAll(".detour:has(.highlighted)").forEach(open), 20);
   const PRINTED = ".fold:not(.checks, [open])";
   let opened = [];
+  let theme = "";
   window.addEventListener("beforeprint", () => {
+    theme = document.documentElement.dataset.theme;
+    document.documentElement.dataset.theme = "light";
     opened = [...document.querySelectorAll(PRINTED)];
     opened.forEach((fold) => { fold.open = true; });
   });
-  window.addEventListener("afterprint", () => opened.forEach((fold) => { fold.open = false; }));
+  window.addEventListener("afterprint", () => {
+    document.documentElement.dataset.theme = theme;
+    opened.forEach((fold) => { fold.open = false; });
+  });
 });

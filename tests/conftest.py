@@ -18,7 +18,6 @@ settings.load_profile("house")
 
 ROOT = Path(__file__).resolve().parent.parent
 HTML = ROOT / "_build" / "html"
-SETTLED = "window.MathJax && MathJax.startup && MathJax.startup.promise.then(() => true)"
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--allow-file-access-from-files"]
 
 
@@ -54,10 +53,10 @@ def served():
 
 @pytest.fixture
 def visit(browser, served):
-    """Open a page and wait for its mathematics; `page.outside` and `page.errors` hold what went wrong."""
+    """Open a page; `page.outside` and `page.errors` hold what went wrong."""
     contexts = []
 
-    def go(name: str, *, base: str = HTML.as_uri(), at: str = "", width: int = 1280, typeset: bool = True, **settings):
+    def go(name: str, *, base: str = HTML.as_uri(), at: str = "", width: int = 1280, **settings):
         context = browser.new_context(viewport={"width": width, "height": 900}, **settings)
         context.set_default_timeout(120_000)
         contexts.append(context)
@@ -65,15 +64,11 @@ def visit(browser, served):
         page.outside, page.errors = [], []
         inside = (HTML.as_uri(), served, "data:", "blob:")
         page.route(lambda url: not url.startswith(inside), lambda route: route.abort())
-        if not typeset:
-            page.route("**/tex-chtml.js*", lambda route: route.fulfill(body="", content_type="text/javascript"))
         page.on("request", lambda r: r.url.startswith(inside) or page.outside.append(r.url))
         page.on("requestfailed", lambda r: page.errors.append(f"failed: {r.url}"))
         page.on("pageerror", lambda e: page.errors.append(str(e)))
         page.on("console", lambda m: m.type == "error" and page.errors.append(f"{m.text} {m.location}"))
         page.goto(f"{base}/{name}.html{at}")
-        if typeset and page.locator(".math").count():
-            page.wait_for_function(SETTLED)
         return page
 
     yield go

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from urllib.parse import quote_plus
 
 import pytest
 from conftest import HTML, ROOT
@@ -14,12 +15,34 @@ pytestmark = pytest.mark.built
 PAGES = execute.pages()
 
 
-def test_search_finds_a_chapter_from_a_file(visit):
-    page = visit("search", base=HTML.as_uri())
-    page.goto(f"{HTML.as_uri()}/search.html?q=evidence")
+@pytest.mark.parametrize(
+    ("asked", "first", "title"),
+    [
+        ("posterior mean", "chapters/09-posterior-mean.html", "posterior mean"),
+        ("evidence lower bound", "chapters/03-elbo.html", "evidence lower bound"),
+        ("(9.11)", "chapters/09-posterior-mean.html#equation-", "Equation (9.11)"),
+        ("exercise 3.1", "chapters/03-elbo.html", "Exercise 3.1"),
+    ],
+)
+def test_search_finds_places_from_a_file(visit, asked, first, title):
+    page = visit("search", at=f"?q={quote_plus(asked)}")
     page.wait_for_selector("#search-results li a")
-    assert "chapters/" in page.locator("#search-results li a").first.get_attribute("href")
+    link = page.locator("#search-results li a").first
+    href = re.sub(r"\?[^#]*", "", link.get_attribute("href"))
+    assert href.startswith(first)
+    assert "#" in href
+    assert title in link.inner_text()
+    assert page.locator("#search-results li p mark").count() > 0 or asked[0] == "("
+    link.click()
+    page.wait_for_function("Math.abs(document.querySelector(':target').getBoundingClientRect().top) < 300")
+    assert [error for error in page.errors if "equations.js" not in error] == []  # of the preview that the click left
     assert page.outside == []
+
+
+def test_search_says_when_there_is_nothing(visit):
+    page = visit("search", at="?q=zzzzqq")
+    page.wait_for_selector("#search-results p")
+    assert page.locator("#search-results p").inner_text() == "No places for “zzzzqq”"
 
 
 def test_hovering_or_focusing_a_reference_shows_its_equation(visit, served):
@@ -30,7 +53,7 @@ def test_hovering_or_focusing_a_reference_shows_its_equation(visit, served):
     assert not card.is_visible()
     for act in (link.hover, link.focus):
         act()
-        page.wait_for_selector(".eq-card mjx-container")
+        page.wait_for_selector(".eq-card math")
         assert card.is_visible()
         page.keyboard.press("Escape")
         assert not card.is_visible()
@@ -46,7 +69,7 @@ def folds(page, state: str) -> int:
 
 
 def test_a_link_into_a_fold_opens_it(visit):
-    page = visit(with_detours(), at="#a-hash-that-no-page-has", typeset=False)
+    page = visit(with_detours(), at="#a-hash-that-no-page-has")
     assert folds(page, "[open]") == 0
     detour = page.locator("section:has(> details.detour)").last
     inside = page.locator("details.detour [id]:not(section)").first
@@ -65,10 +88,10 @@ def test_a_link_into_a_fold_opens_it(visit):
 
 def test_a_search_hit_and_printing_open_a_detour(visit):
     name = with_detours()
-    page = visit(name, typeset=False)
+    page = visit(name)
     page.evaluate("document.querySelectorAll('.math').forEach(formula => formula.remove())")
     word = page.evaluate("document.querySelector('.detour p').textContent.match(/[a-z]{6,}/)[0]")
-    page = visit(name, at=f"?highlight={word}", typeset=False)
+    page = visit(name, at=f"?highlight={word}")
     page.wait_for_selector(".detour[open] .highlighted >> visible=true")
     closed = folds(page, ":not([open])")
     for event, left in (("beforeprint", 0), ("afterprint", closed)):
@@ -90,7 +113,7 @@ def older_links() -> list[tuple[str, str]]:
 def test_a_link_to_what_has_moved_leads_on(visit, served, scheme):
     for old, new in older_links():
         name, at = old.split(".html")
-        page = visit(name, base=served if scheme == "http" else HTML.as_uri(), at=at, typeset=False)
+        page = visit(name, base=served if scheme == "http" else HTML.as_uri(), at=at)
         page.wait_for_url(lambda url, new=new: url.endswith(f"/{new}"))
         page.wait_for_selector(f"[id='{new.split('#')[1]}']", state="attached")
         assert [error for error in page.errors if not error.startswith("failed")] == []  # the first page was left early

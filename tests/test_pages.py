@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gzip
 import json
 import re
 from urllib.parse import unquote, urlsplit
@@ -52,7 +53,26 @@ def checks() -> dict[str, list[dict]]:
 
 @pytest.mark.parametrize("page", PAGES)
 def test_page_is_there_and_light(page):
-    assert (HTML / f"{page}.html").stat().st_size < 2_000_000
+    """Little before the first touch of a figure, compressed as a host sends it; formulas set; pictures wait."""
+    path = HTML / f"{page}.html"
+    assert len(gzip.compress(path.read_bytes(), 6)) < 250_000
+    assert not re.search(r'src="data:|fontawesome\.js|tex-chtml', path.read_text("utf8"), re.IGNORECASE)
+    assert all(script.has_attr("defer") for script in soup(f"{page}.html").select("script[src]"))
+    assert all(img["loading"] == "lazy" for img in soup(f"{page}.html").select(".cell_output img"))
+    assert all(formula.find("math")["data-tex"] for formula in soup(f"{page}.html").select(".math"))
+
+
+def test_entries_of_the_bibliography_have_the_labels_of_the_text_and_links():
+    entries = {entry["id"]: entry for entry in soup("chapters/bibliography.html").select("ul.citations > li")}
+    cited = [link for page in PAGES for link in soup(f"{page}.html").select('a[href*="bibliography.html#"]')]
+    assert len(entries) > 50
+    assert len(cited) > 100
+    for link in cited:
+        label = " ".join(entries[link["href"].split("#")[1]].strong.get_text().split())
+        assert label.endswith(" ".join(link.get_text().split()))  # a year alone where the text names the author
+    papers = [a["href"] for entry in entries.values() for a in entry.select("a.external")]
+    assert len(papers) > 40
+    assert all(re.fullmatch(r"https://arxiv\.org/abs/[\w.-]+(/\d{7})?", paper) for paper in papers)
 
 
 def test_links_lead_somewhere():
@@ -195,8 +215,10 @@ def test_no_answer_to_an_exercise_stands_in_the_ledger():
 
 
 def test_ledger_page_shows_the_checks():
-    page = soup("chapters/ledger.html")
+    page = BeautifulSoup((HTML / "chapters" / "ledger.html").read_text("utf8"), "html.parser")
     assert f"{sum(map(len, checks().values()))} checks ran" in page.get_text()
+    for name in page.select(".column"):
+        name.decompose()
     shown = {re.sub(r"\W", "", row.get_text()) for row in page.select("tbody tr")}
     for check in (check for found in checks().values() for check in found):
         rest = re.sub(r"\W", "", check["claim"] + check["route"].replace("_", " ") + check["bound"])

@@ -44,10 +44,23 @@ def ledgers(kept: dict[str, dict]) -> dict[str, list[dict[str, str]]]:
     return found
 
 
+def chapter(root: Path, name: str) -> str:
+    """A link to a chapter, or its number where it is not yet written."""
+    number = name.split("-")[0].lstrip("0")
+    found = next((root / "chapters").glob(f"{name}.*"), None)
+    return f"[{number}]({found.name})" if found else cell(number)
+
+
 def notation(root: Path) -> str:
     """The notation page: one symbol, one identifier."""
     body = [
-        [f"${cell(r['symbol'])}$", code(r["identifier"]), cell(r["shape"]), cell(r["meaning"]), cell(r["first"])]
+        [
+            f"${cell(r['symbol'])}$",
+            code(r["identifier"]),
+            cell(r["shape"]),
+            cell(r["meaning"]),
+            chapter(root, r["first"]),
+        ]
         for r in table(root, "notation")
     ]
     intro = (

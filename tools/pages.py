@@ -50,7 +50,9 @@ def staged(root: Path) -> dict[str, bytes]:
         files |= {f.relative_to(root).as_posix(): f.read_bytes() for f in shown}
     files["figures/map.svg"] = road.svg("intro").encode()
     files["figures/map.html"] = road.html("intro").encode()
-    files["_ext/sphinx_book.py"] = (root / "tools" / "sphinx_book.py").read_bytes()
+    for pattern, folder in (("sphinx_*.py", "_ext"), ("vendor/temml/*.js", "_ext"), ("templates/*", ".")):
+        found = (root / "tools").glob(pattern)
+        files |= {(Path(folder) / f.relative_to(root / "tools")).as_posix(): f.read_bytes() for f in found}
     files |= {f"chapters/{f.name}": f.read_bytes() for f in (root / "chapters").glob("[!_]*.md")}
     kept = {}
     for path in execute.notebooks(root):

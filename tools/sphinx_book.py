@@ -1,11 +1,11 @@
 """What the book asks of Sphinx beyond its extensions.
 
 1. A chapter's number is that of its file name, so that chapter 9 is 9 before chapter 8 is written.
-2. Every page knows every numbered equation, so that hovering a reference shows it, from file:// too.
-3. An equation's number is a link to it, to copy or to send.
-4. Detours and solutions are folded, and the checks of a cell to one tick.
-5. The map of the book takes the form that fits the page.
-6. A link to what has moved to another page leads on there.
+2. Detours and solutions are folded, and the checks of a cell to one tick.
+3. The map of the book takes the form that fits the page.
+4. A link to what has moved to another page leads on there.
+5. The rows of a wide table can be stacked on a phone.
+6. Formulas are set by sphinx_math, pages made light by sphinx_light; sphinx_search and sphinx_bibliography say theirs.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from sphinx_exercise.nodes import solution_node
 from sphinx_external_toc.collectors import TocTreeCollectorWithStyles
 
 assign_in_order = TocTreeCollectorWithStyles.assign_section_numbers
+WIDE_TABLE = 4  # columns from which on a table does not fit a phone
 LABELS = ("equation-", "ex-", "fig-")  # how the ids begin that stand once in the whole book
 
 
@@ -83,6 +84,19 @@ def fold_checks(cell: nodes.Element) -> None:
         fold(cell, "checks", [nodes.Text(f"✓ {found}")], [output, source])
 
 
+def name_cells(table: nodes.table) -> None:
+    """Put the title of its column into each cell of a wide table, for a page so narrow that rows are stacked."""
+    head, body = (next(iter(table.findall(part)), None) for part in (nodes.thead, nodes.tbody))
+    titles = [cell.astext() for cell in head.findall(nodes.entry)] if head else []
+    if len(titles) < WIDE_TABLE:
+        return
+    table["classes"].append("stacks")
+    for row in body.findall(nodes.row):
+        for title, cell in zip(titles[1:], row.children[1:]):
+            if len(cell):
+                cell[0].insert(0, nodes.inline("", f"{title}: ", classes=["column"]))
+
+
 def dress_page(app, doctree, docname) -> None:
     """Fold what is not the main line of a page; where its picture stands, show the map that fits a phone too."""
     if app.builder.format != "html":
@@ -92,6 +106,8 @@ def dress_page(app, doctree, docname) -> None:
             image.replace_self(
                 nodes.raw("", (Path(app.srcdir) / "figures" / "map.html").read_text("utf8"), format="html")
             )
+    for table in doctree.findall(nodes.table):
+        name_cells(table)
     for section in list(doctree.findall(nodes.section)):
         if is_detour(section):
             fold(section, "detour", section[:1], section[1:])
@@ -107,32 +123,24 @@ def dress_page(app, doctree, docname) -> None:
 
 
 def write_index(app, exception) -> None:
-    """Write _static/index.js: the equations by anchor, the page of each label, and where sections have moved."""
+    """Write _static/index.js: the page of each label, and where sections have moved."""
     if exception or app.builder.format != "html":
         return
     trees = {docname: app.env.get_doctree(docname) for docname in sorted(app.env.found_docs)}
-    blocks = [node for tree in trees.values() for node in tree.findall(nodes.math_block) if node.get("label")]
-    equations = {f"equation-{node['label']}": node.astext() for node in blocks}
     ids = {page: {name for node in tree.findall(nodes.Element) for name in node["ids"]} for page, tree in trees.items()}
     labels = {name: page for page, names in ids.items() for name in names if name.startswith(LABELS)}
     moved = json.loads((Path(app.srcdir) / "_assets" / "moved.json").read_text("utf8"))
-    index = {"EQUATIONS": equations, "LABELS": labels, "MOVED": moved}
+    index = {"LABELS": labels, "MOVED": moved}
     script = "".join(f"window.{name} = {json.dumps(value, sort_keys=True)};\n" for name, value in index.items())
     (Path(app.outdir) / "_static" / "index.js").write_text(script, "utf8")
-
-
-def link_numbers(app, pagename, templatename, context, doctree) -> None:
-    """Make the number beside each equation a link to that equation."""
-    number = r'<span class="eqno">(\([^<]*\))<a class="headerlink" href="([^"]*)"'
-    linked = r'<span class="eqno"><a href="\2">\1</a><a class="headerlink" href="\2"'
-    context["body"] = re.sub(number, linked, context.get("body", ""))
 
 
 def setup(app):
     """Called by Sphinx when the extension is loaded."""
     TocTreeCollectorWithStyles.assign_section_numbers = assign_by_file_name
+    for extension in ("sphinx_math", "sphinx_light", "sphinx_search", "sphinx_bibliography"):
+        app.setup_extension(extension)
     app.connect("doctree-read", name_detours, priority=100)  # before Sphinx collects the table of contents
     app.connect("doctree-resolved", dress_page)
-    app.connect("html-page-context", link_numbers)
     app.connect("build-finished", write_index)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -19,75 +19,17 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
+from dmlib.book import player
 from dmlib.checks import require
 
 __all__ = ["Explorer", "explore"]
 
 MAX_FRAMES = 40
+GREEK = {
+    **{"alpha": "α", "beta": "β", "gamma": "γ", "delta": "δ", "epsilon": "ε", "eps": "ε", "eta": "η", "theta": "θ"},
+    **{"lambda": "λ", "mu": "μ", "rho": "ρ", "sigma": "σ", "tau": "τ", "phi": "φ", "psi": "ψ", "omega": "ω"},
+}
 DPI = 150  # of the drawing; an inch is shown as 100 pixels of the page
-
-# The frames are white, so the player is an opaque white card: its contrast is the same in light and dark.
-_STYLE = """
-.dm-player { box-sizing: border-box; width: fit-content; max-width: 100%; margin: .5rem auto 1rem; padding: .75rem;
- color: #222; color-scheme: light; background: #fff; border: 1px solid #ccc; border-radius: .5rem; }
-.dm-player img { display: block; max-width: 100%; height: auto; margin: 0 auto; }
-.dm-player img[hidden] { display: none; }
-.dm-controls { display: flex; gap: 1rem; align-items: center; margin-top: .5rem; }
-.dm-axes { display: grid; flex: 1; grid-template-columns: auto minmax(4rem, 1fr) auto; gap: .4rem .75rem;
- align-items: center; }
-.dm-axes label { display: contents; }
-.dm-axes input { width: 100%; margin: 0; accent-color: #0072b2; }
-.dm-axes output { min-width: 3.5em; padding: 0; text-align: right; font-variant-numeric: tabular-nums; }
-.dm-player button { min-width: 4.5em; padding: .3rem .6rem; font: inherit; color: #222; background: #f2f2f2;
- border: 1px solid #767676; border-radius: .25rem; cursor: pointer; }
-html[data-theme="dark"] .cell_output :is(.text_html:has(> .dm-player), .dm-player img) { padding: 0 !important;
- background: none !important; }
-@media (prefers-reduced-motion: reduce) { .dm-player button { display: none; } }
-@media print { .dm-player .dm-controls { display: none; } }
-"""
-
-_SCRIPT = """
-document.querySelectorAll(".dm-player:not([data-ready])").forEach((player) => {
-  player.dataset.ready = "1";
-  const images = [...player.querySelectorAll("img")], sliders = [...player.querySelectorAll("input")];
-  const outputs = [...player.querySelectorAll("output")], button = player.querySelector("button");
-  const ticks = sliders.map((slider) => JSON.parse(slider.dataset.ticks));
-  const show = () => {
-    let frame = 0;
-    sliders.forEach((slider, i) => {
-      const value = ticks[i][slider.value];
-      frame = frame * ticks[i].length + Number(slider.value);
-      outputs[i].textContent = value;
-      slider.setAttribute("aria-valuetext", value);
-    });
-    images.forEach((image, i) => { image.hidden = i !== frame; });
-  };
-  let timer = null;
-  const stop = () => {
-    clearInterval(timer);
-    timer = null;
-    button.textContent = "Play";
-    outputs.forEach((output) => output.setAttribute("aria-live", "polite"));
-  };
-  const step = () => {
-    if (!player.isConnected) return stop();
-    for (let i = sliders.length - 1; i >= 0; i--) {
-      const next = (Number(sliders[i].value) + 1) % ticks[i].length;
-      sliders[i].value = next;
-      if (next > 0) break;
-    }
-    show();
-  };
-  const play = () => {
-    outputs.forEach((output) => output.setAttribute("aria-live", "off"));
-    button.textContent = "Pause";
-    timer = setInterval(step, Number(player.dataset.interval));
-  };
-  sliders.forEach((slider) => slider.addEventListener("input", () => { stop(); show(); }));
-  button.addEventListener("click", () => (timer === null ? play() : stop()));
-  show();
-});
-"""
 
 
 def explore(
@@ -162,12 +104,14 @@ class Explorer:
     def _player(self) -> str:
         first, *rest = self.points()
         frames = self._frame(first) + "".join(self._frame(values, " hidden") for values in rest)
+        moved = " and ".join(self.axes)
         rows = "".join(_slider(name, values) for name, values in self.axes.items())
         return (
-            f'<div class="dm-player" role="group" aria-label="Moving figure" data-interval="{self.interval}">'
-            f"<style>{_STYLE}</style>{frames}"
+            f'<div class="dm-player" role="group" aria-label="Figure that moves with {html.escape(moved)}" '
+            f'data-interval="{self.interval}">'
+            f"<style>{player.STYLE}</style>{frames}"
             f'<div class="dm-controls"><button type="button">Play</button><div class="dm-axes">{rows}</div></div>'
-            f"</div><script>{_SCRIPT}</script>"
+            f"</div><script>{player.SCRIPT}</script>"
         )
 
     def _live(self) -> Any:
@@ -215,10 +159,18 @@ def _alt(alt: str, axes: dict[str, list[Any]]) -> str:
     return alt + (f" ({', '.join(missing)})" if missing else "")
 
 
+def _symbol(name: str) -> str:
+    """An axis as it is read: Greek letters, a subscript behind a letter, words apart."""
+    first, *rest = name.split("_")
+    if len(GREEK.get(first, first)) > 1:
+        return html.escape(" ".join([first, *rest]))
+    return html.escape(GREEK.get(first, first)) + "".join(f"<sub>{html.escape(GREEK.get(s, s))}</sub>" for s in rest)
+
+
 def _slider(name: str, values: list[Any]) -> str:
     ticks, first = html.escape(json.dumps([_text(value) for value in values])), html.escape(_text(values[0]))
     return (
-        f'<label><span>{html.escape(name)}</span><input type="range" min="0" max="{len(values) - 1}" step="1" '
+        f'<label><span>{_symbol(name)}</span><input type="range" min="0" max="{len(values) - 1}" step="1" '
         f'value="0" aria-valuetext="{first}" data-ticks="{ticks}"></label>'
         f'<output aria-live="polite">{first}</output>'
     )

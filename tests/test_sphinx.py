@@ -1,0 +1,67 @@
+"""How formulas are set, and what of vendored files is held: their digests."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import sys
+
+import pytest
+from conftest import ROOT
+from sphinx.errors import ExtensionError
+
+sys.path.insert(0, str(ROOT / "tools"))  # where Sphinx finds its extensions
+import sphinx_light
+import sphinx_math
+
+
+def text(made: str) -> str:
+    return re.sub(r"<[^>]*>", "", made)
+
+
+def test_a_formula_is_mathml_that_carries_its_tex():
+    made = sphinx_math.mathml(r"a < \frac{x_t}{2}")
+    assert made.startswith('<math data-tex="a &lt; \\frac{x_t}{2}"')
+    assert "<mfrac><msub><mi>x</mi><mi>t</mi></msub><mn>2</mn></mfrac>" in made
+
+
+def test_a_displayed_formula_can_be_broken_before_its_relations_and_sums_only():
+    def pieces(tex):
+        made = sphinx_math.mathml(tex, True)
+        return [text(piece) for piece in re.findall(r"<mrow>(.*?)</mrow>(?=<mrow>|</math>|</mtd>)", made)]
+
+    assert pieces(r"a = -b + c \le d") == ["a", "=−b", "+c", "≤d"]
+    assert pieces(r"f(x + y)") == ["f(x+y)"]
+    assert pieces(r"\begin{aligned} a &= b \\ &= c - d \end{aligned}")[-2:] == ["=c", "−d"]
+
+
+@pytest.mark.parametrize("tex", [r"\E[x]", r"\frac{1}{2"])
+def test_what_cannot_be_read_is_named_in_one_line(tex):
+    with pytest.raises(ExtensionError, match=r"^formula: .*ParseError: ") as caught:
+        sphinx_math.mathml(tex)
+    assert "\n" not in str(caught.value)
+
+
+def test_inline_pictures_become_files_that_wait(tmp_path):
+    body = '<img alt="x" src="data:image/webp;base64,AAEC"><img alt="y" src="data:image/webp;base64,AAEC">'
+    made = sphinx_light.picture_files(body, "../_images/", tmp_path)
+    (name,) = (path.name for path in tmp_path.iterdir())
+    assert (tmp_path / name).read_bytes() == bytes([0, 1, 2])
+    assert made.count(f'loading="lazy" src="../_images/{name}"') == 2
+
+
+def test_a_drawing_has_the_size_that_it_says(tmp_path):
+    (tmp_path / "a.svg").write_text('<svg xmlns="x" width="300.0pt" height="150pt" viewBox="0 0 300 150">', "utf8")
+    made = sphinx_light.sized('<img alt="x" src="../_images/a.svg" />', {"a.svg": tmp_path / "a.svg"})
+    assert made == '<img loading="lazy" width="400" height="200" alt="x" src="../_images/a.svg" />'
+
+
+@pytest.mark.parametrize("folder", ["_assets/vendor/fonts", "tools/vendor/temml"])
+def test_vendored_files_are_those_that_were_taken(folder):
+    lines = (ROOT / folder / "SHA256SUMS").read_text("utf8").splitlines()
+    digests = {name: digest for digest, name in map(str.split, lines)}
+    assert digests == {
+        path.name: hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in (ROOT / folder).iterdir()
+        if path.name != "SHA256SUMS"
+    }
