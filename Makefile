@@ -9,7 +9,7 @@ SHAPES := --jaxtyping-packages=dmlib,beartype.beartype
 NBVAL := -p tools.capture --nbval-lax --nbval-current-env --nbval-cell-timeout 300 --nbval-sanitize-with tests/nbval_sanitize.cfg
 CHAPTERS = $$($(PY) -m tools.execute --list)
 
-.PHONY: book test live clean env lint unit house notebooks pages seen bench chapter check
+.PHONY: book test live clean env lint unit house notebooks pages seen bench bench-pages chapter check
 
 book: env  ## execute what changed and build the pages
 	@$(PY) -m tools.execute
@@ -59,6 +59,9 @@ bench:  ## measure speed, quality and memory beside other implementations (about
 	@$(MAKE) --no-print-directory env ENV=.venv-bench
 	.venv-bench/bin/python -m pip install --quiet --no-deps -r benchmarks/requirements.txt
 	.venv-bench/bin/python -m benchmarks --device $(or $(DEVICE),cpu)
+
+bench-pages: env  ## measure how soon the pages open on a slow phone (ten minutes)
+	@$(PY) -m benchmarks.pages
 
 clean:  ## remove what was made
 	rm -rf _build .venv .venv-bench *.egg-info .pytest_cache .ruff_cache .hypothesis
