@@ -31,6 +31,7 @@ def test_a_displayed_formula_can_be_broken_before_its_relations_and_sums_only():
         return [text(piece) for piece in re.findall(r"<mrow>(.*?)</mrow>(?=<mrow>|</math>|</mtd>)", made)]
 
     assert pieces(r"a = -b + c \le d") == ["a", "=−b", "+c", "≤d"]
+    assert pieces(r"f_a(x) = g\bigl(x + y\bigr) + 1") == ["fa(x)", "=g(x+y)", "+1"]
     assert pieces(r"f(x + y)") == ["f(x+y)"]
     assert pieces(r"\begin{aligned} a &= b \\ &= c - d \end{aligned}")[-2:] == ["=c", "−d"]
 

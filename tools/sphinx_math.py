@@ -21,6 +21,7 @@ TEMML = Path(__file__).parent / "vendor" / "temml" / "temml.min.js"
 SET = """function set(tex, display) {  // as JSON: quickjs cannot hand over a text that JavaScript joined of parts
   return JSON.stringify(temml.renderToString(tex, {displayMode: display, throwOnError: true, wrap: "tex"}));
 }"""
+OPENED, CLOSED = set("([{⟨"), set(")]}⟩")
 BREAKS = set("=≤≥<>≈∝∼≡→⟶⟹⟺↦+−")
 OPENING, CLOSING = re.compile(r"\S*[(\[“‘/-]$"), re.compile(r"[.,;:!?)\]”’'/-]\S*|\w+")
 
@@ -65,7 +66,10 @@ def breakable(made: str) -> str:
 def begins(parts: list[ElementTree.Element], n: int) -> bool:
     """Whether a line may begin at the n-th part: at a relation or sum of two sides, or after a wide space."""
     part, before = parts[n], parts[n - 1]
-    if part.tag == "mo" and part.text in BREAKS and before.tag != "mo":
+    signs = [part.text or "" for part in parts[:n] if part.tag == "mo"]
+    depth = sum((sign in OPENED) - (sign in CLOSED) for sign in signs if sign)
+    two_sided = before.tag != "mo" or before.text in CLOSED
+    if part.tag == "mo" and part.text in BREAKS and two_sided and depth == 0:
         part.set("form", "infix")
         return True
     return before.tag == "mspace" and float(before.get("width", "0em").removesuffix("em")) >= 1
