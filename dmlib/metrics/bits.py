@@ -113,8 +113,10 @@ def _pixels(levels: int, **splits: Tensor) -> list[Tensor]:
         require(not (x.is_floating_point() or x.is_complex()), f"the dtype of {name}", x.dtype, "an integer dtype")
         require(x.dim() > 1 and len(x) > 0, f"the shape of {name}", tuple(x.shape), "(N, *event) with N of 1 or more")
         require(x.shape[1:] == first.shape[1:], f"the event of {name}", tuple(x.shape[1:]), f"{tuple(first.shape[1:])}")
+    pixels = {name: x.flatten(1).long() for name, x in splits.items()}  # In uint8, 256 levels would be 0 levels.
+    for name, x in pixels.items():
         require_all((x >= 0) & (x < levels), name, x, f"in 0..{levels - 1}")
-    return [x.flatten(1).long() for x in splits.values()]
+    return list(pixels.values())
 
 
 def _require_levels(levels: int) -> None:

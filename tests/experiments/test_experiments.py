@@ -15,9 +15,9 @@ import pytest
 import torch
 from PIL import Image
 
-from dmlib import data, networks, rng
+from dmlib import data, metrics, networks, rng
 from dmlib.diffusion import bounds, parameterization, schedule
-from dmlib.experiments import classifier, command, ddpm, measure, record, vae
+from dmlib.experiments import baselines, classifier, command, ddpm, measure, record, vae
 from dmlib.experiments import recorded as recorded_runs
 from dmlib.learning import checkpoints
 from dmlib.probability import mixture
@@ -261,6 +261,22 @@ def test_a_bound_in_bits_keeps_that_of_every_image():
     assert found["bits_per_dim_error"] == pytest.approx(bits.std().item() / 6**0.5)
 
 
+def test_baselines_are_those_of_the_data_without_a_validation_split(monkeypatch):
+    for name, value in {"IMAGES": 30, "FITTED": 500, "HELD_BACK": 100, "SIZES": (1, 8)}.items():
+        monkeypatch.setattr(baselines, name, value)
+    source = measure.source("digits")
+    found = baselines.measured(source._replace(validation=None))
+    test = measure.held_out(source, 30)
+    alone = metrics.independent_pixels(source.train, test, levels=17)
+    mixed, size = metrics.mixture_of_products(
+        *(source.train[:500], source.train[500:600], test), levels=17, sizes=(1, 8), generator=rng.generator(0)
+    )
+    assert size == found["size"] == 8
+    assert found["independent"] == measure.bound(alone, 64)
+    assert found["mixture"] == measure.bound(mixed, 64)
+    assert found["mixture"]["bits_per_dim"] < found["independent"]["bits_per_dim"]
+
+
 def test_the_bound_of_every_image_is_that_of_the_chain():
     source, config = (
         measure.source("digits"),
@@ -301,7 +317,7 @@ def test_every_record_of_the_package_is_whole():
     for name in names:
         found = record(name)
         assert found.metrics["duration"] > 0
-        assert name.startswith("classifier") or found.sheet is not None
+        assert name.startswith(("classifier", "baselines")) or found.sheet is not None
 
 
 def test_both_weightings_train_what_they_say():
