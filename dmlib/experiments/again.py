@@ -1,4 +1,4 @@
-"""Measure the networks that the package ships once more, and put what is found into their records.
+"""Measure the networks that the package ships once more, and put what is found into their records and cards.
 
 python -m dmlib.experiments.again ddpm-digits vae-digits
 
@@ -10,14 +10,14 @@ from __future__ import annotations
 import dataclasses
 import sys
 
-from dmlib.experiments import command, ddpm, recorded, vae
+from dmlib.experiments import command, ddpm, measure, recorded, vae
 from dmlib.learning import checkpoints
 
 EXPERIMENTS = {"ddpm": ddpm, "vae": vae}
 
 
 def again(name: str) -> None:
-    """Measure one shipped network and rewrite the metrics and the samples of its record."""
+    """Measure one shipped network; rewrite the metrics and the samples of its record, and the results of its card."""
     model, card = checkpoints.pretrained(name)
     old, experiment = recorded.record(name), EXPERIMENTS[name.split("-")[0]]
     preset = experiment.PRESETS[card["data"]]
@@ -27,6 +27,7 @@ def again(name: str) -> None:
     found |= {"parameters": sum(weights.numel() for weights in model.parameters())}
     found |= {key: old.metrics[key] for key in ("duration", "history")}
     command.write(recorded.RECORDS / name / "metrics.json", found)
+    command.write(checkpoints.WEIGHTS / f"{name}.json", card | {"results": measure.headline(found)})
     command.say(f"{name}: {found['bits_per_dim']:.4f} bits per dimension, distance {found['frechet_pooled']:.2f}")
 
 
