@@ -357,6 +357,22 @@ def test_draw_is_a_function_of_its_generator(dtype: torch.dtype) -> None:
     assert (t.shape, t.dtype, noise.shape, noise.dtype) == ((5,), torch.int64, x_0.shape, dtype)
 
 
+def test_transitions_are_divergences_from_the_posterior(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the data's step from the model's, and not the other way round: they differ where the variances do."""
+    s = schedule.linear(3, beta_1=0.1, beta_T=0.5)
+    wide = functools.partial(bounds.p_transition, variance="beta")
+    monkeypatch.setattr(bounds, "p_transition", wide)
+    x_0, noises = torch.tensor([[0.1, -0.7, 0.4]], dtype=F64), 3 * [torch.ones(1, 3, dtype=F64)]
+    found = bounds.denoising_form(lambda x_t, t: 0.3 * x_t, s, x_0, noises, lambda x_0, x_1: x_0.sum(1))
+    for t in (2, 3):
+        times = torch.full((1,), t)
+        x_t = forward.q_sample(s, x_0, times, noises[0])
+        q, p = forward.q_posterior(s, x_0, x_t, times), wide(lambda x_t, t: 0.3 * x_t, s, x_t, times)
+        pair = (torch.distributions.Normal(side.mean, side.var.sqrt()) for side in (q, p))
+        kl = torch.distributions.kl_divergence(*pair).sum(1)
+        torch.testing.assert_close(found.transitions[:, t - 2], kl)
+
+
 def test_noises_are_read_one_at_a_time() -> None:
     x_0, made, read = normal(14, 2, 1), [], []
 
