@@ -307,6 +307,17 @@ def test_reduced_precision_is_around_the_network_alone(name: str) -> None:
     assert not hasattr(rough.model, "amp_dtype")
 
 
+def test_gradients_are_clipped_at_their_own_scale(monkeypatch: pytest.MonkeyPatch) -> None:
+    norms: dict[str, list[torch.Tensor]] = {"float32": [], "float16": []}
+    clip = nn.utils.clip_grad_norm_
+    for name, seen in norms.items():
+        monkeypatch.setattr(nn.utils, "clip_grad_norm_", lambda *args, seen=seen: seen.append(clip(*args)))
+        fit(new_model(), OBJECTIVE, POINTS, dataclasses.replace(CONFIG, amp_dtype=name))
+    finite = [(half, full) for half, full in zip(norms["float16"], norms["float32"]) if half.isfinite()]
+    assert len(finite) > 2
+    assert all(abs(half / full - 1) < 0.5 for half, full in finite)
+
+
 def test_float16_goes_on_with_the_scale_it_had(tmp_path) -> None:
     half = dataclasses.replace(CONFIG, amp_dtype="float16", steps=6, log_every=3)
     whole = fit(new_model(), OBJECTIVE, POINTS, half)

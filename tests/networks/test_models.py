@@ -92,6 +92,8 @@ def test_time_mlp_predicts_in_the_shape_of_x_and_hears_the_time(t: torch.Tensor)
     assert (prediction[0] - prediction[1]).abs().min() > 1e-4
     assert (prediction[1] - prediction[2]).abs().min() > 1e-4
     torch.testing.assert_close(network(x_t[1:2], t[1:2]), prediction[1:2])
+    deaf = build({"name": "time_mlp", "dim": 6, "hidden": 16, "depth": 2, "time_conditional": False})(x_t, t)
+    assert torch.equal(deaf, deaf[:1].expand_as(deaf))
 
 
 def test_encoder_puts_levels_on_minus_one_to_one() -> None:
