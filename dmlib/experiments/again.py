@@ -23,10 +23,11 @@ def again(name: str) -> None:
     preset = experiment.PRESETS[card["data"]]
     free = {f.name for f in dataclasses.fields(preset) if f.metadata.get("free")}
     config = dataclasses.replace(preset, **{key: old.config[key] for key in old.config.keys() - free})
-    found = experiment.measured(model, config, recorded.RECORDS / name)
-    found |= {"parameters": sum(weights.numel() for weights in model.parameters())}
-    found |= {key: old.metrics[key] for key in ("duration", "history")}
-    command.write(recorded.RECORDS / name / "metrics.json", found)
+    with checkpoints.replacing(recorded.RECORDS / name) as fresh:
+        found = experiment.measured(model, config, fresh)
+        found |= {"parameters": sum(weights.numel() for weights in model.parameters())}
+        found |= {key: old.metrics[key] for key in ("duration", "history")}
+        command.write(fresh / "metrics.json", found)
     command.say(f"{name}: {found['bits_per_dim']:.4f} bits per dimension, distance {found['frechet_pooled']:.2f}")
 
 

@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from dmlib.checks import Tensor, UInt8, require
+from dmlib.learning import checkpoints
 
 RECORDS = Path(__file__).with_name("records")
 TEXTS = ("config", "metrics", "environment")
@@ -38,6 +39,6 @@ def record(name: str, *, folder: Path = RECORDS) -> Record:
 
 def keep(run: Path, *, folder: Path = RECORDS) -> None:
     """Copy what `record` reads from the folder of a run into the package, in the place of a run of the same name."""
-    (folder / run.name).mkdir(parents=True, exist_ok=True)
-    for file in [*(run / f"{part}.json" for part in TEXTS), *run.glob(SHEET)]:
-        shutil.copy(file, folder / run.name)
+    with checkpoints.replacing(folder / run.name) as fresh:
+        for file in [*(run / f"{part}.json" for part in TEXTS), *run.glob(SHEET)]:
+            shutil.copy(file, fresh)

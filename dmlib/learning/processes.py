@@ -103,7 +103,8 @@ def alone(path: str | Path | None) -> Iterator[None]:
             yield
             return
         file.truncate(0)
-        print(os.getpid(), "on", socket.gethostname(), end="", file=file, flush=True)
+        file.write(f"{os.getpid()} on {socket.gethostname()}")
+        file.flush()
         yield
 
 
