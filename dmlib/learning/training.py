@@ -65,30 +65,28 @@ def fit(
 
     With `validation` data, `ema` holds the average that was best on them, and training stops after
     `config.patience` entries without a better one. Both networks come back in eval mode. `on_log` receives each
-    entry, with its pace. Under torchrun, N processes compute what one would. Raises RuntimeError where a loss is not
-    finite, OSError where a checkpoint cannot be written, ValueError where another process works on it, Stopped on
-    Ctrl-C, SIGTERM and SIGHUP; the last checkpoint is kept.
+    entry, with its pace. Under torchrun, N processes compute what one would. Raises, and keeps the last checkpoint:
+    RuntimeError where a loss or a weight is not finite, OSError where it cannot write, ValueError where another process
+    works on the checkpoint, Stopped on Ctrl-C, SIGTERM and SIGHUP.
     """
     # Set up.
     device, rank, world = processes.join(device)
     _check(data, validation, config, world)
     with processes.alone(f"{config.checkpoint}.lock" if config.checkpoint and rank == 0 else None):
         state = TrainState(model.to(device).train(), config, data, validation)
-        data, validation = data.to(device), None if validation is None else validation.to(device)
-        # Resume.
         state.resume()
-        # Wrap.
+        data, validation = data.to(device), None if validation is None else validation.to(device)
         net = _wrap(model, objective.loss, config, world)
         # Loop.
-        stopped = False
         with precision(model, state.dtype), processes.stop_signals() as received:
+            stopped = False
             while not (state.finished or stopped):
                 state.update(net(*_batch(objective, data, config, state.step + 1, rank, world)))
-                entry = state.log(lambda ema: _evaluate(ema, objective, validation, config)) if state.due else None
+                entry = state.log(lambda ema: _evaluate(ema, objective, validation, config)) if state.due else {}
                 stopped = processes.agree(received, state.due)
                 if stopped or state.finished or state.step % (config.checkpoint_every or config.steps) == 0:
                     state.save()
-                if entry is not None and on_log is not None and rank == 0:
+                if entry and on_log is not None and rank == 0:
                     on_log(entry | state.pace)
         if stopped or received:
             raise processes.Stopped(state.step, config.steps, config.checkpoint)
