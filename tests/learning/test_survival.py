@@ -423,7 +423,7 @@ def test_a_lock_ends_with_its_process(tmp_path):
         pass
 
 
-@pytest.mark.parametrize("number", processes.STOPS)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_every_signal_that_stops_a_run_saves_it_first(tmp_path, number):
     def stop(entry: dict) -> None:
         if entry["step"] == 5:
