@@ -387,9 +387,13 @@ def test_another_number_of_threads_is_said(tmp_path):
         torch.set_num_threads(threads)
 
 
-def test_a_checkpoint_that_cannot_be_written_is_found_before_the_first_step(tmp_path):
+def test_a_checkpoint_that_cannot_be_written_is_found_before_the_first_step(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     steps = []
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", lambda file: os.write(-1, b""))
+        with pytest.raises(OSError, match=r"could not be written .*; there is none before it"):
+            small_fit(tmp_path, on_log=steps.append)
     for place in ("file/run.safetensors", "."):
         with pytest.raises(OSError, match=r"file|directory"):
             small_fit(tmp_path, on_log=steps.append, checkpoint=str(tmp_path / place))
@@ -432,6 +436,16 @@ def test_every_signal_that_stops_a_run_saves_it_first(tmp_path, number):
     with pytest.raises(processes.Stopped, match="stopped at step 6 of 20; the same call continues"):
         small_fit(tmp_path, on_log=stop, checkpoint_every=None)
     assert step_of(tmp_path) == 6
+
+
+def test_a_signal_at_the_last_step_is_obeyed(tmp_path):
+    def stop(entry: dict) -> None:
+        if entry["step"] == 20:
+            signal.raise_signal(signal.SIGTERM)
+
+    with pytest.raises(processes.Stopped, match="stopped at step 20 of 20"):
+        small_fit(tmp_path, on_log=stop)
+    assert small_fit(tmp_path).history["step"] == [5, 10, 15, 20]
 
 
 def test_what_listens_may_fail_once_the_step_is_saved(tmp_path):
