@@ -393,7 +393,7 @@ def test_a_checkpoint_that_cannot_be_written_is_found_before_the_first_step(tmp_
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", lambda file: os.write(-1, b""))
         with pytest.raises(OSError, match=r"could not be written .*; there is none before it"):
-            small_fit(tmp_path, on_log=steps.append)
+            small_fit(tmp_path, on_log=steps.append, log_every=1, checkpoint_every=None)
     for place in ("file/run.safetensors", "."):
         with pytest.raises(OSError, match=r"file|directory"):
             small_fit(tmp_path, on_log=steps.append, checkpoint=str(tmp_path / place))
