@@ -218,9 +218,8 @@ def record(path: str | Path) -> float:
         require(not noise, f"cell {place} of {path.name}", f"one that wrote to stderr: {noise}", "quiet")
         if "check" in cell["metadata"].get("tags", ()):
             ok = bool(outputs) and all(out.get("name") == "stdout" for out in outputs)
-            require(
-                ok, f"check cell {place} of {path.name}", [o["output_type"] for o in outputs], "one that only prints"
-            )
+            kinds = [out["output_type"] for out in outputs]
+            require(ok, f"check cell {place} of {path.name}", kinds, "one that only prints")
             cell["outputs"] = outputs
     path.write_text(_dump(normalize(book)), encoding="utf-8")
     return time.perf_counter() - start
