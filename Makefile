@@ -30,8 +30,8 @@ chapter: env  ## start a chapter from the template: make chapter NAME=14-continu
 check: env  ## run and record one chapter, and name what is against the rules: make check CHAPTER=09
 	@$(PY) -m tools.chapter check "$(CHAPTER)"
 
-live: book  ## serve the book and rebuild it on change
-	@$(PY) -m tools.live
+live: book  ## serve the book and rebuild it on change; PORT=8001 for another port than 8000
+	@$(PY) -m tools.live $(PORT)
 
 lint: env
 	$(BIN)/ruff check .

@@ -23,11 +23,16 @@ def again(name: str) -> None:
     preset = experiment.PRESETS[card["data"]]
     free = {f.name for f in dataclasses.fields(preset) if f.metadata.get("free")}
     config = dataclasses.replace(preset, **{key: old.config[key] for key in old.config.keys() - free})
-    found = experiment.measured(model, config, recorded.RECORDS / name)
-    found |= {"parameters": sum(weights.numel() for weights in model.parameters())}
-    found |= {key: old.metrics[key] for key in ("duration", "history")}
-    command.write(recorded.RECORDS / name / "metrics.json", found)
-    command.write(checkpoints.WEIGHTS / f"{name}.json", card | {"results": measure.headline(found)})
+    with checkpoints.replacing(recorded.RECORDS / name) as fresh:
+        found = experiment.measured(model, config, fresh)
+        found |= {"parameters": sum(weights.numel() for weights in model.parameters())}
+        found |= {key: old.metrics[key] for key in ("duration", "history")}
+        command.write(fresh / "metrics.json", found)
+        for part in ("config", "environment"):
+            command.write(fresh / f"{part}.json", getattr(old, part))
+        recorded.seal(fresh)
+    with checkpoints.replacing(checkpoints.WEIGHTS) as fresh:
+        command.write(fresh / f"{name}.json", card | {"results": measure.headline(found)})
     command.say(f"{name}: {found['bits_per_dim']:.4f} bits per dimension, distance {found['frechet_pooled']:.2f}")
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from dmlib import metrics, rng
 from dmlib.experiments import command, measure, recorded
+from dmlib.learning import checkpoints
 
 SEED, IMAGES, FITTED, HELD_BACK, SIZES = 0, 100, 20_000, 4_000, (20, 40, 80)
 
@@ -34,15 +35,15 @@ def measured(source: measure.Source) -> dict[str, Any]:
 
 def main(data: str) -> None:
     """Measure the baselines and write their record."""
-    folder = recorded.RECORDS / f"baselines-{data}"
     start = time.perf_counter()
     found = measured(measure.source(data))
     found["duration"] = round(time.perf_counter() - start, 3)
-    folder.mkdir(exist_ok=True)
     asked = {"data": data, "seed": SEED, "fitted": FITTED, "held_back": HELD_BACK, "sizes": SIZES}
-    command.write(folder / "config.json", asked)
-    command.write(folder / "environment.json", command.environment(command.RunConfig(device="cpu")))
-    command.write(folder / "metrics.json", found)
+    where = command.environment(command.RunConfig(steps=1, device="cpu"))
+    with checkpoints.replacing(recorded.RECORDS / f"baselines-{data}") as fresh:
+        for part, content in (("config", asked), ("environment", where), ("metrics", found)):
+            command.write(fresh / f"{part}.json", content)
+        recorded.seal(fresh)
     command.say(" ".join(f"{name} {found[name]['bits_per_dim']:.4f}" for name in ("independent", "mixture")))
 
 

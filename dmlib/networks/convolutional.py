@@ -20,6 +20,7 @@ class ConvEncoder(nn.Module):
 
     def __init__(self, channels: int, size: int, widths: Sequence[int], latent: int, levels: int | None = None) -> None:
         super().__init__()
+        require(latent >= 1, "latent", latent, "1 or more")
         self.event, self.latent_dim, self.levels = (channels, size, size), latent, levels
         self.layers = _shrinking(channels, size, widths, 2 * latent)
 
@@ -53,6 +54,8 @@ class Classifier(nn.Module):
 
     def __init__(self, channels: int, size: int, widths: Sequence[int], features: int = 32, classes: int = 10) -> None:
         super().__init__()
+        require(features >= 1, "features", features, "1 or more")
+        require(classes >= 1, "classes", classes, "1 or more")
         self.event, self.body = (channels, size, size), _shrinking(channels, size, widths, features)
         self.head = nn.Sequential(nn.SiLU(), nn.Dropout(0.2), nn.Linear(features, classes))
 
@@ -77,6 +80,6 @@ def _shrinking(channels: int, size: int, widths: Sequence[int], outputs: int) ->
 def _coarse_side(size: int, widths: Sequence[int]) -> int:
     """The side of the coarsest picture; raises where `size` cannot be halved for each width."""
     factor = 2 ** len(widths)
-    require(len(widths) >= 1, "widths", tuple(widths), "one or more integers")
+    require(len(widths) >= 1 and min(widths) >= 1, "widths", tuple(widths), "one or more integers, each 1 or more")
     require(size % factor == 0, "size", size, f"a multiple of {factor}, 2 for each of widths")
     return size // factor

@@ -68,6 +68,7 @@ class GaussianEncoder(nn.Module):
     def __init__(self, event: Sequence[int], hidden: Sequence[int], latent: int, levels: int | None = None) -> None:
         super().__init__()
         require(levels is None or levels >= 2, "levels", levels, "None, or 2 or more")
+        require(latent >= 1, "latent", latent, "1 or more")
         self.event, self.latent_dim, self.levels = tuple(event), latent, levels
         self.mlp = MLP([math.prod(event), *hidden, 2 * latent])
 

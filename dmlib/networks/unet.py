@@ -43,6 +43,7 @@ class UNet(nn.Module):
         super().__init__()
         ok = len(widths) >= 1 and all(width >= GROUPS and width % GROUPS == 0 for width in widths)
         require(ok, "widths", tuple(widths), f"one or more multiples of {GROUPS}")
+        require(patch >= 1, "patch", patch, "1 or more")
         step = patch * 2 ** (len(widths) - 1)
         require(size % step == 0, "size", size, f"a multiple of {step}, patch times 2 for each level but one")
         require(blocks >= 1, "blocks", blocks, "1 or more")

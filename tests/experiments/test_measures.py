@@ -16,7 +16,7 @@ from dmlib.networks import build
 
 S = schedule.linear(4, beta_1=1e-3, beta_T=0.4)
 DDPM = dataclasses.replace(
-    ddpm.PRESETS["digits"], name="small", T=4, widths=(8, 8), sets=2, samples=7, sampling_steps=4, bound_images=6,
+    ddpm.PRESETS["digits"], name="small", T=4, widths=(8, 8), sets=2, samples=8, sampling_steps=4, bound_images=6,
     bound_steps=4,
 )  # fmt: skip
 
@@ -106,7 +106,7 @@ def test_every_batch_and_every_set_has_noise_of_its_own(monkeypatch):
     nothing = lambda x_t, t: 0 * x_t
     one, two = ddpm.draw_samples(lambda x_t, t: x_t.clamp(-1, 1), S, DDPM, (1, 2, 2))
     every = torch.cat([one, two]).flatten(1)
-    assert len(one) == 7
+    assert len(one) == 8
     assert torch.cdist(every, every).fill_diagonal_(1).min() > 1e-3
     found = ddpm.one_pass(lambda x_t, t: x_t, S, flat(8), 17)
     assert len(found.errors.unique(dim=0)) == 7
