@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import torch
 
-from dmlib.checks import Tensor, require, require_float, require_shape
+from dmlib.checks import Tensor, integers, require, require_float, require_number, require_shape
 from dmlib.diffusion.bounds import Variance, reverse_step
 from dmlib.diffusion.parameterization import require_prediction
 from dmlib.diffusion.schedule import NoiseSchedule
@@ -72,6 +72,7 @@ def ddim(
     0 it needs a generator. `times`, x_T and `keep` are those of `ancestral`. No gradients.
     Eq. [eq-ddim-step]; [Song2021DDIM].
     """
+    require_number(eta, "eta")
     require(0 <= eta <= 1, "eta", eta, "in [0, 1]")
     require(eta == 0 or generator is not None, "generator", None, "a torch.Generator where eta > 0")
     chosen = _chosen(schedule, times)
@@ -124,7 +125,7 @@ def _run(
 
 def _chosen(schedule: NoiseSchedule, times: Sequence[int] | Tensor | None) -> Tensor:
     """The times as int64 [N+1] on the CPU; raises unless they strictly decrease from at most T to 0."""
-    times = _integers(range(schedule.T, -1, -1) if times is None else times, "times")
+    times = torch.tensor(integers(range(schedule.T, -1, -1) if times is None else times, "times"), dtype=torch.int64)
     require(len(times) >= 2, "the length of times", len(times), "at least 2")
     require(times[-1].item() == 0, "the last of times", times[-1].item(), "0, the data")
     require(times[0].item() <= schedule.T, "the first of times", times[0].item(), f"at most T, which is {schedule.T}")
@@ -135,20 +136,11 @@ def _chosen(schedule: NoiseSchedule, times: Sequence[int] | Tensor | None) -> Te
 def _kept(keep: Sequence[int] | Tensor | None, times: Tensor) -> set[int]:
     if keep is None:
         return set(times.tolist())
-    kept = set(_integers(keep, "keep").tolist())
+    kept = set(integers(keep, "keep"))
     require(len(kept) > 0, "keep", [], "some of times")
     foreign = sorted(kept - set(times.tolist()))
     require(not foreign, "keep", foreign, "among the times")
     return kept
-
-
-def _integers(values: Sequence[int] | Tensor, name: str) -> Tensor:
-    """As an int64 tensor [N] on the CPU, where the loop over steps runs."""
-    values = values if isinstance(values, Tensor) else torch.tensor(list(values), dtype=torch.int64)
-    require(values.device.type == "cpu", f"the device of {name}", values.device, "the CPU")
-    require(values.dtype == torch.int64, f"the dtype of {name}", values.dtype, "torch.int64")
-    require(values.dim() == 1, f"the shape of {name}", tuple(values.shape), "(N + 1,)")
-    return values
 
 
 def _shortened(schedule: NoiseSchedule, times: Tensor) -> NoiseSchedule:

@@ -12,7 +12,18 @@ from functools import cached_property
 
 import torch
 
-from dmlib.checks import Float, Tensor, pad_to, require, require_all, require_float, require_shape
+from dmlib.checks import (
+    Float,
+    Tensor,
+    integer,
+    pad_to,
+    require,
+    require_all,
+    require_beside,
+    require_float,
+    require_number,
+    require_shape,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +77,7 @@ class NoiseSchedule:
         require(like.dim() >= 1, "the number of dimensions of the data", 0, "at least 1, the batch")
         require_shape(t, name, like.shape[0])
         require(t.dtype == torch.int64, f"the dtype of {name}", t.dtype, "torch.int64")
-        require(t.device == like.device, f"the device of {name}", t.device, f"{like.device}, that of the data")
+        require_beside(t, name, like, "the data")
         require_all((t >= first) & (t <= self.T), name, t, f"in {first}..{self.T}")
 
     def at(self, table: Tensor, t: Tensor, like: Tensor, dtype: torch.dtype | None = None) -> Float[Tensor, "B *ones"]:
@@ -90,7 +101,9 @@ def from_betas(beta: Tensor) -> NoiseSchedule:
 
 def linear(T: int, beta_1: float = 1e-4, beta_T: float = 0.02) -> NoiseSchedule:
     """The schedule whose beta grows linearly from beta_1 to beta_T [Ho2020]."""
-    require(isinstance(T, int) and T >= 1, "T", T, "an integer of at least 1")
+    T = integer(T, "T", 1)
+    require_number(beta_1, "beta_1")
+    require_number(beta_T, "beta_T")
     return from_betas(torch.linspace(beta_1, beta_T, T, dtype=torch.float64))
 
 
@@ -99,7 +112,9 @@ def cosine(T: int, s: float = 0.008, max_beta: float = 0.999) -> NoiseSchedule:
 
     `s` keeps the first steps from being too small; `max_beta` keeps the last ones from erasing all signal.
     """
-    require(isinstance(T, int) and T >= 1, "T", T, "an integer of at least 1")
+    T = integer(T, "T", 1)
+    require_number(s, "s")
+    require_number(max_beta, "max_beta")
     require(s >= 0 and math.isfinite(s), "s", s, "finite and at least 0")
     require(0 < max_beta < 1, "max_beta", max_beta, "in (0, 1)")
     angle = (torch.arange(T + 1, dtype=torch.float64) / T + s) / (1 + s) * math.pi / 2

@@ -16,6 +16,57 @@ class Gaussian(NamedTuple):
     mean: Tensor  # [B, *event]
     var: Tensor  # [B, *event]
 
+    @property
+    def log_var(self) -> Tensor:
+        """The logarithm of the variance."""
+        return self.var.log()
+
+    @property
+    def std(self) -> Tensor:
+        """The standard deviation."""
+        return self.var.sqrt()
+
+    def standardize(self, x: Tensor) -> Tensor:
+        """How many standard deviations x lies above the mean."""
+        return (x - self.mean) / self.std
+
+
+class _FromLogVar(Gaussian):
+    """A Gaussian that keeps the log-variance it was made from; var may be rounded to 0 or to infinity."""
+
+    kept: Tensor | None = None  # None in a copy whose parts were replaced
+
+    @property
+    def log_var(self) -> Tensor:
+        return super().log_var if self.kept is None else self.kept
+
+    @property
+    def std(self) -> Tensor:
+        return torch.exp(self.log_var / 2)
+
+    def standardize(self, x: Tensor) -> Tensor:
+        return scale_down(x - self.mean, self.log_var)
+
+
+def from_log_var(mean: Tensor, log_var: Tensor) -> Gaussian:
+    """The Gaussian of this mean and log-variance, each [B, *event], what an encoder predicts.
+
+    It keeps log_var, so that the functions below are exact, as are their gradients, where its exponential leaves the
+    numbers of the dtype; only `product` needs var itself.
+    """
+    require_float(mean, "mean")
+    require_like(log_var, "log_var", mean, "mean")
+    p = _FromLogVar(mean, log_var.exp())
+    p.kept = log_var
+    return p
+
+
+def scale_down(residual: Tensor, log_var: Tensor) -> Tensor:
+    """residual / exp(log_var / 2); a residual of 0 stays 0 however small the variance."""
+    largest = 0.99 * math.log(torch.finfo(residual.dtype).max)
+    root = torch.exp((-log_var / 4).clamp(max=largest))
+    return residual * root * root
+
 
 def log_prob(p: Gaussian, x: Tensor) -> Float[Tensor, " B"]:
     """The log-density of each example x[b] under p[b].
@@ -24,7 +75,7 @@ def log_prob(p: Gaussian, x: Tensor) -> Float[Tensor, " B"]:
     """
     require_gaussian(p, "p")
     require_like(x, "x", p.mean, "p.mean")
-    return -0.5 * per_example((x - p.mean) ** 2 / p.var + torch.log(2 * math.pi * p.var))
+    return -0.5 * per_example(p.standardize(x) ** 2 + p.log_var + math.log(2 * math.pi))
 
 
 def entropy(p: Gaussian) -> Float[Tensor, " B"]:
@@ -33,7 +84,7 @@ def entropy(p: Gaussian) -> Float[Tensor, " B"]:
     In nats, summed over the event. Raises where var is 0. [Bishop2006]
     """
     require_gaussian(p, "p")
-    return 0.5 * per_example(torch.log(2 * math.pi * math.e * p.var))
+    return 0.5 * per_example(p.log_var + math.log(2 * math.pi * math.e))
 
 
 def kl(p: Gaussian, q: Gaussian) -> Float[Tensor, " B"]:
@@ -43,8 +94,8 @@ def kl(p: Gaussian, q: Gaussian) -> Float[Tensor, " B"]:
     Raises where a var is 0. Eq. [eq-gaussian-kl].
     """
     _require_pair(p, q)
-    log_ratio = torch.log(p.var / q.var)
-    return 0.5 * per_example((p.mean - q.mean) ** 2 / q.var + torch.expm1(log_ratio) - log_ratio)
+    log_ratio = _log_ratio(p, q)
+    return 0.5 * per_example(q.standardize(p.mean) ** 2 + torch.expm1(log_ratio) - log_ratio)
 
 
 def product(p: Gaussian, q: Gaussian) -> Gaussian:
@@ -53,9 +104,11 @@ def product(p: Gaussian, q: Gaussian) -> Gaussian:
     The constant that normalizes it is exp(log_overlap(p, q)). Raises where a var is 0.
     Eq. [eq-gaussian-product].
     """
+    p, q = Gaussian(*p), Gaussian(*q)
     _require_pair(p, q)
-    total = p.var + q.var
-    return Gaussian((q.var * p.mean + p.var * q.mean) / total, p.var * q.var / total)
+    small, large = torch.minimum(p.var, q.var), torch.maximum(p.var, q.var)
+    var = small / (1 + small / large)
+    return Gaussian(var / p.var * p.mean + var / q.var * q.mean, var)
 
 
 def log_overlap(p: Gaussian, q: Gaussian) -> Float[Tensor, " B"]:
@@ -64,7 +117,7 @@ def log_overlap(p: Gaussian, q: Gaussian) -> Float[Tensor, " B"]:
     In nats, summed over the event. Raises where a var is 0. Eq. [eq-gaussian-product].
     """
     _require_pair(p, q)
-    return log_prob(Gaussian(q.mean, p.var + q.var), p.mean)
+    return log_prob(from_log_var(q.mean, torch.logaddexp(p.log_var, q.log_var)), p.mean)
 
 
 def sample(p: Gaussian, *, generator: torch.Generator) -> Float[Tensor, "B *event"]:
@@ -74,7 +127,7 @@ def sample(p: Gaussian, *, generator: torch.Generator) -> Float[Tensor, "B *even
     """
     require_gaussian(p, "p", points=True)
     noise = torch.randn(p.mean.shape, generator=generator, dtype=p.mean.dtype, device=p.mean.device)
-    return p.mean + p.var.sqrt() * noise
+    return p.mean + p.std * noise
 
 
 def standard(like: Tensor) -> Gaussian:
@@ -88,6 +141,8 @@ def require_gaussian(p: Gaussian, name: str, *, points: bool = False) -> None:
     require(isinstance(p, Gaussian), name, type(p).__name__, "a Gaussian")
     require_float(p.mean, f"{name}.mean")
     require(p.mean.dim() > 0, f"the shape of {name}.mean", (), "(B, *event)")
+    if isinstance(p, _FromLogVar) and p.kept is not None:  # checked when it was made
+        return
     require_like(p.var, f"{name}.var", p.mean, f"{name}.mean")
     if points:
         require_all(p.var >= 0, f"{name}.var", p.var, ">= 0")
@@ -99,3 +154,13 @@ def _require_pair(p: Gaussian, q: Gaussian) -> None:
     require_gaussian(p, "p")
     require_gaussian(q, "q")
     require_like(q.mean, "q.mean", p.mean, "p.mean")
+
+
+def _log_ratio(p: Gaussian, q: Gaussian) -> Tensor:
+    """log(p.var / q.var): of the quotient, exact where the two nearly agree, or else the difference of logarithms."""
+    difference = p.log_var - q.log_var
+    if isinstance(p, _FromLogVar) or isinstance(q, _FromLogVar):
+        return difference
+    info, quotient = torch.finfo(p.var.dtype), p.var / q.var
+    exact = (quotient >= info.tiny) & (quotient <= info.max)
+    return torch.where(exact, torch.where(exact, quotient, 1.0).log(), difference)
