@@ -13,18 +13,8 @@ from typing import Literal, NamedTuple
 
 import torch
 
-from dmlib.checks import (
-    Float,
-    Tensor,
-    pad_to,
-    require,
-    require_all,
-    require_float,
-    require_kin,
-    require_like,
-    require_number,
-    widest_dtype,
-)
+from dmlib import checks
+from dmlib.checks import Float, Tensor, pad_to, require, require_all, require_float, require_kin, require_like
 from dmlib.diffusion.schedule import NoiseSchedule
 from dmlib.probability.mixture import Denoiser
 
@@ -121,8 +111,8 @@ def as_denoiser(network: Network, schedule: NoiseSchedule, kind: str) -> Denoise
 
 def clamped(denoiser: Denoiser, low: float = -1.0, high: float = 1.0) -> Denoiser:
     """The denoiser with its predictions cut to low..high, where data are known to lie."""
-    require_number(low, "low")
-    require_number(high, "high")
+    checks.require_number(low, "low")
+    checks.require_number(high, "high")
     require(low < high, "low", low, f"less than high, {high}")
     return functools.partial(_clamped, denoiser, low, high)
 
@@ -238,14 +228,14 @@ def _require_kinds(kinds: tuple[str, ...]) -> None:
 def _exact(alpha_bar: AlphaBar, name: str, size: int | None) -> Tensor:
     """alpha_bar as a tensor () or [B] in the widest dtype of its device; raises unless in [0, 1]."""
     if not isinstance(alpha_bar, Tensor):
-        require_number(alpha_bar, name, "one number or a tensor")
+        checks.require_number(alpha_bar, name, "one number or a tensor")
         require(0 <= alpha_bar <= 1, name, alpha_bar, "in [0, 1]")
         return torch.tensor(alpha_bar, dtype=torch.float64)
     require_float(alpha_bar, name)
     ok = alpha_bar.dim() == 0 or (alpha_bar.dim() == 1 and size in (None, len(alpha_bar)))
     require(ok, f"the shape of {name}", tuple(alpha_bar.shape), f"() or ({'B' if size is None else size},)")
     require_all((alpha_bar >= 0) & (alpha_bar <= 1), name, alpha_bar, "in [0, 1]")
-    return alpha_bar.to(widest_dtype(alpha_bar.device))
+    return alpha_bar.to(checks.widest_dtype(alpha_bar.device))
 
 
 def _require_defined(one: Tensor, other: Tensor, name: str, time: Tensor, must: str) -> None:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 
 from dmlib.checks import Float, Tensor, per_example, require, require_all, require_float, require_like
+from dmlib.probability.stable import scale_down
 
 
 class Gaussian(NamedTuple):
@@ -59,13 +60,6 @@ def from_log_var(mean: Tensor, log_var: Tensor) -> Gaussian:
     p = _FromLogVar(mean, log_var.exp())
     p.kept = log_var
     return p
-
-
-def scale_down(residual: Tensor, log_var: Tensor) -> Tensor:
-    """residual / exp(log_var / 2); a residual of 0 stays 0 however small the variance."""
-    largest = 0.99 * math.log(torch.finfo(residual.dtype).max)
-    root = torch.exp((-log_var / 4).clamp(max=largest))
-    return residual * root * root
 
 
 def log_prob(p: Gaussian, x: Tensor) -> Float[Tensor, " B"]:

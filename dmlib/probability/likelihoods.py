@@ -10,23 +10,10 @@ from collections.abc import Callable
 
 import torch
 from torch.nn.functional import logsigmoid
-from torch.special import erfcx, log_ndtr
 
 from dmlib import checks
-from dmlib.checks import (
-    Float,
-    Int64,
-    Tensor,
-    integer,
-    per_example,
-    require,
-    require_all,
-    require_beside,
-    require_float,
-    require_kin,
-    require_like,
-)
-from dmlib.probability.gaussian import scale_down
+from dmlib.checks import Float, Int64, Tensor, integer, per_example, require, require_all, require_float, require_like
+from dmlib.probability.stable import log_ndtr, log_ndtr_difference, log_sinhc_near_0, scale_down, standardize
 
 
 def bernoulli(logits: Tensor, x: Tensor) -> Float[Tensor, " B"]:
@@ -64,7 +51,7 @@ def continuous_bernoulli(logits: Tensor, x: Tensor) -> Float[Tensor, " B"]:
     require_all((x >= 0) & (x <= 1), "x", x, "in [0, 1]")
     size, from_end = logits.abs(), torch.where(logits > 0, 1 - x, x)  # the density falls from one end to the other
     small = size < 0.2
-    near_0 = (x - 0.5) * logits - _log_sinhc(torch.where(small, logits, 0.0) / 2)
+    near_0 = (x - 0.5) * logits - log_sinhc_near_0(torch.where(small, logits, 0.0) / 2)
     r = torch.where(small, 1.0, size)
     return per_example(torch.where(small, near_0, r.log() - torch.log(-torch.expm1(-r)) - from_end * r))
 
@@ -93,12 +80,12 @@ def discretized_gaussian(mean: Tensor, log_scale: Tensor, x_levels: Tensor, leve
     levels = integer(levels, "levels", 2)
     x = _wide(_counts(x_levels, "x_levels", mean, mean.shape, levels - 1, levels_only=True))
     log_scale, spacing = log_scale.to(x.dtype), 2 / (levels - 1)
-    upper = _standardized((2 * x + 1) / (levels - 1) - 1 - mean.to(x.dtype), log_scale)
-    lower = _standardized((2 * x - 1) / (levels - 1) - 1 - mean.to(x.dtype), log_scale)
+    upper = standardize((2 * x + 1) / (levels - 1) - 1 - mean.to(x.dtype), log_scale)
+    lower = standardize((2 * x - 1) / (levels - 1) - 1 - mean.to(x.dtype), log_scale)
     above = upper + lower > 0  # a bin and its mirror image have one mass: take the one in the lower tail
     near, far = torch.where(above, -lower, upper), torch.where(above, -upper, lower)
-    inner = _log_ndtr_difference(near, far, math.log(spacing) - log_scale)
-    ends = _log_ndtr(torch.where(x == 0, upper, -lower))
+    inner = log_ndtr_difference(near, far, math.log(spacing) - log_scale)
+    ends = log_ndtr(torch.where(x == 0, upper, -lower))
     return per_example(torch.where((x == 0) | (x == levels - 1), ends, inner).to(mean.dtype))
 
 
@@ -127,41 +114,6 @@ def to_levels(x: Tensor, levels: int) -> Int64[Tensor, "B *event"]:
     return ((_wide(x) + 1) * ((levels - 1) / 2)).round().clamp(0, levels - 1).long()
 
 
-def _standardized(residual: Tensor, log_scale: Tensor) -> Tensor:
-    """residual / exp(log_scale), cut where its square would leave the numbers of the dtype."""
-    most = math.sqrt(torch.finfo(residual.dtype).max) / 4
-    return (residual * torch.exp((-log_scale).clamp(max=math.log(most)))).clamp(-most, most)
-
-
-def _log_ndtr(x: Tensor) -> Tensor:
-    """log Phi(x), of which `torch.special.log_ndtr` has the value, but not the gradient far in the lower tail."""
-    tail = x < -1
-    z = torch.where(tail, x, -1.0)
-    return torch.where(tail, torch.log(erfcx(-z / math.sqrt(2)) / 2) - z**2 / 2, log_ndtr(torch.where(tail, 0.0, x)))
-
-
-def _log_ndtr_difference(upper: Tensor, lower: Tensor, log_width: Tensor) -> Tensor:
-    """log(Phi(upper) - Phi(lower)) for lower < upper, upper + lower <= 0, log_width that of their distance.
-
-    A bin so narrow that the difference would cancel has the mass density times width, to 1e-11.
-    """
-    center = (upper + lower) / 2
-    narrow = log_width + torch.log1p(-center) < math.log(1e-5)
-    log_density = -0.5 * center**2 - 0.5 * math.log(2 * math.pi)
-    log_upper = _log_ndtr(upper)
-    drop = torch.where(narrow, 1.0, log_upper - _log_ndtr(lower))
-    return torch.where(narrow, log_density + log_width, log_upper + torch.log(-torch.expm1(-drop)))
-
-
-def _log_sinhc(s: Tensor) -> Tensor:
-    """log(sinh(s) / s), an even function, by its series where the quotient would cancel."""
-    small = s.abs() < 0.1
-    square = torch.where(small, s, 0.0) ** 2
-    series = square * (1 / 6 - square * (1 / 180 - square * (1 / 2835 - square / 37800)))
-    r = torch.where(small, 1.0, s.abs())
-    return torch.where(small, series, r + torch.log(-torch.expm1(-2 * r) / (2 * r)))
-
-
 def _require_event(x: Tensor, name: str) -> None:
     require_float(x, name)
     require(x.dim() > 0, f"the shape of {name}", (), "(B, *event)")
@@ -172,7 +124,7 @@ def _require_scale(scale: Tensor, name: str, mean: Tensor) -> None:
     was, must = tuple(scale.shape), f"() or {tuple(mean.shape)}, that of mean"
     require(scale.shape in (torch.Size(), mean.shape), f"the shape of {name}", was, must)
     if scale.dim() > 0:  # one number never promotes or moves
-        require_kin(scale, name, mean, "mean")
+        checks.require_kin(scale, name, mean, "mean")
 
 
 def _counts(
@@ -184,7 +136,7 @@ def _counts(
     require(whole or not (levels_only or x.is_complex()), f"the dtype of {name}", x.dtype, "an integer dtype")
     require(shape is None or x.shape == shape, f"the shape of {name}", tuple(x.shape), f"{tuple(shape or ())}")
     if like is not None:
-        require_beside(x, name, like, "the parameters")
+        checks.require_beside(x, name, like, "the parameters")
     x = x if x.is_floating_point() else x.long()
     ok = x == x.clamp(0, top).round() if x.is_floating_point() else (x >= 0) & (x <= top)
     require_all(ok, name, x, f"a whole number in 0..{top}")
@@ -226,7 +178,7 @@ def _continuous_bernoulli_mean(logits: Tensor) -> Tensor:
 
 def _discretized_gaussian_mean(mean: Tensor, log_scale: Tensor, levels: int = 256) -> Tensor:
     edges = ((2 * k - 1) / (levels - 1) - 1 for k in range(1, levels))  # below levels 1, 2, ..
-    return sum(torch.special.ndtr(_standardized(mean - edge, log_scale)) for edge in edges)
+    return sum(torch.special.ndtr(standardize(mean - edge, log_scale)) for edge in edges)
 
 
 def _categorical_mean(logits: Tensor) -> Tensor:
