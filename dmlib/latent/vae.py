@@ -60,7 +60,7 @@ class VAE(nn.Module):
         flat, noise = z.flatten(0, 1), noise.flatten(0, 1)
         standard = gaussian.standard(flat)
         log_ratio = gaussian.log_prob(standard, flat) - gaussian.log_prob(standard, noise)
-        return log_lik + log_ratio.view_as(log_lik) + q.log_var.sum(1) / 2
+        return log_lik + log_ratio.view_as(log_lik) + gaussian.log_var(q).sum(1) / 2
 
     def elbo(self, x: Tensor, noise: Tensor, estimator: str = "b") -> Float[Tensor, " B"]:
         """An unbiased estimate of the evidence lower bound, in nats.
@@ -109,7 +109,7 @@ class VAE(nn.Module):
         require_shape(noise, "noise", None, *q.mean.shape)
         require(len(noise) > 0, "the number of samples of noise", 0, "at least 1")
         require_kin(noise, "noise", q.mean, "the encoder's mean")
-        z = q.mean + q.std * noise  # [S, B, K]
+        z = q.mean + gaussian.std(q) * noise  # [S, B, K]
         repeated = x.expand(len(z), *x.shape).flatten(0, 1)
         log_lik = self.likelihood(*self._decode(z.flatten(0, 1)), repeated)
         require_shape(log_lik, "the log-likelihood", len(repeated))

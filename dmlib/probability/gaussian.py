@@ -17,36 +17,11 @@ class Gaussian(NamedTuple):
     mean: Tensor  # [B, *event]
     var: Tensor  # [B, *event]
 
-    @property
-    def log_var(self) -> Tensor:
-        """The logarithm of the variance."""
-        return self.var.log()
-
-    @property
-    def std(self) -> Tensor:
-        """The standard deviation."""
-        return self.var.sqrt()
-
-    def standardize(self, x: Tensor) -> Tensor:
-        """How many standard deviations x lies above the mean."""
-        return (x - self.mean) / self.std
-
 
 class _FromLogVar(Gaussian):
     """A Gaussian that keeps the log-variance it was made from; var may be rounded to 0 or to infinity."""
 
     kept: Tensor | None = None  # None in a copy whose parts were replaced
-
-    @property
-    def log_var(self) -> Tensor:
-        return super().log_var if self.kept is None else self.kept
-
-    @property
-    def std(self) -> Tensor:
-        return torch.exp(self.log_var / 2)
-
-    def standardize(self, x: Tensor) -> Tensor:
-        return scale_down(x - self.mean, self.log_var)
 
 
 def from_log_var(mean: Tensor, log_var: Tensor) -> Gaussian:
@@ -62,6 +37,16 @@ def from_log_var(mean: Tensor, log_var: Tensor) -> Gaussian:
     return p
 
 
+def log_var(p: Gaussian) -> Tensor:
+    """The logarithm of the variance, [B, *event]: the one that p was made from, if it was."""
+    return p.var.log() if _kept(p) is None else _kept(p)
+
+
+def std(p: Gaussian) -> Tensor:
+    """The standard deviation, [B, *event]."""
+    return p.var.sqrt() if _kept(p) is None else torch.exp(_kept(p) / 2)
+
+
 def log_prob(p: Gaussian, x: Tensor) -> Float[Tensor, " B"]:
     """The log-density of each example x[b] under p[b].
 
@@ -69,7 +54,7 @@ def log_prob(p: Gaussian, x: Tensor) -> Float[Tensor, " B"]:
     """
     require_gaussian(p, "p")
     require_like(x, "x", p.mean, "p.mean")
-    return -0.5 * per_example(p.standardize(x) ** 2 + p.log_var + math.log(2 * math.pi))
+    return -0.5 * per_example(_standardized(p, x) ** 2 + log_var(p) + math.log(2 * math.pi))
 
 
 def entropy(p: Gaussian) -> Float[Tensor, " B"]:
@@ -78,7 +63,7 @@ def entropy(p: Gaussian) -> Float[Tensor, " B"]:
     In nats, summed over the event. Raises where var is 0. [Bishop2006]
     """
     require_gaussian(p, "p")
-    return 0.5 * per_example(p.log_var + math.log(2 * math.pi * math.e))
+    return 0.5 * per_example(log_var(p) + math.log(2 * math.pi * math.e))
 
 
 def kl(p: Gaussian, q: Gaussian) -> Float[Tensor, " B"]:
@@ -89,7 +74,7 @@ def kl(p: Gaussian, q: Gaussian) -> Float[Tensor, " B"]:
     """
     _require_pair(p, q)
     log_ratio = _log_ratio(p, q)
-    return 0.5 * per_example(q.standardize(p.mean) ** 2 + torch.expm1(log_ratio) - log_ratio)
+    return 0.5 * per_example(_standardized(q, p.mean) ** 2 + torch.expm1(log_ratio) - log_ratio)
 
 
 def product(p: Gaussian, q: Gaussian) -> Gaussian:
@@ -111,7 +96,7 @@ def log_overlap(p: Gaussian, q: Gaussian) -> Float[Tensor, " B"]:
     In nats, summed over the event. Raises where a var is 0. Eq. [eq-gaussian-product].
     """
     _require_pair(p, q)
-    return log_prob(from_log_var(q.mean, torch.logaddexp(p.log_var, q.log_var)), p.mean)
+    return log_prob(from_log_var(q.mean, torch.logaddexp(log_var(p), log_var(q))), p.mean)
 
 
 def sample(p: Gaussian, *, generator: torch.Generator) -> Float[Tensor, "B *event"]:
@@ -121,7 +106,7 @@ def sample(p: Gaussian, *, generator: torch.Generator) -> Float[Tensor, "B *even
     """
     require_gaussian(p, "p", points=True)
     noise = torch.randn(p.mean.shape, generator=generator, dtype=p.mean.dtype, device=p.mean.device)
-    return p.mean + p.std * noise
+    return p.mean + std(p) * noise
 
 
 def standard(like: Tensor) -> Gaussian:
@@ -135,7 +120,7 @@ def require_gaussian(p: Gaussian, name: str, *, points: bool = False) -> None:
     require(isinstance(p, Gaussian), name, type(p).__name__, "a Gaussian")
     require_float(p.mean, f"{name}.mean")
     require(p.mean.dim() > 0, f"the shape of {name}.mean", (), "(B, *event)")
-    if isinstance(p, _FromLogVar) and p.kept is not None:  # checked when it was made
+    if _kept(p) is not None:  # checked when p was made
         return
     require_like(p.var, f"{name}.var", p.mean, f"{name}.mean")
     if points:
@@ -152,9 +137,19 @@ def _require_pair(p: Gaussian, q: Gaussian) -> None:
 
 def _log_ratio(p: Gaussian, q: Gaussian) -> Tensor:
     """log(p.var / q.var): of the quotient, exact where the two nearly agree, or else the difference of logarithms."""
-    difference = p.log_var - q.log_var
-    if isinstance(p, _FromLogVar) or isinstance(q, _FromLogVar):
+    difference = log_var(p) - log_var(q)
+    if _kept(p) is not None or _kept(q) is not None:
         return difference
     info, quotient = torch.finfo(p.var.dtype), p.var / q.var
     exact = (quotient >= info.tiny) & (quotient <= info.max)
     return torch.where(exact, torch.where(exact, quotient, 1.0).log(), difference)
+
+
+def _standardized(p: Gaussian, x: Tensor) -> Tensor:
+    """How many standard deviations x lies above the mean."""
+    return (x - p.mean) / p.var.sqrt() if _kept(p) is None else scale_down(x - p.mean, _kept(p))
+
+
+def _kept(p: Gaussian) -> Tensor | None:
+    """The log-variance that p was made from, or None."""
+    return getattr(p, "kept", None)

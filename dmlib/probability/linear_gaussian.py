@@ -133,7 +133,9 @@ def gap(m: LinearGaussian, x: Tensor, q: Gaussian) -> Float[Tensor, " B"]:
     mean, root = _posterior(m, x)
     q_mean, q_var = q.mean.to(mean.dtype), q.var.to(mean.dtype)
     quadratic = (((q_mean - mean) @ root.mT) ** 2).sum(1) + q_var @ (root**2).sum(0)
-    log_ratio = q.log_var.sum(1) + 2 * root.diagonal().abs().log().sum()  # of the volumes of q and the posterior
+    log_ratio = (
+        gaussian.log_var(q).sum(1) + 2 * root.diagonal().abs().log().sum()
+    )  # of the volumes of q and the posterior
     return (0.5 * (quadratic - log_ratio - len(root))).to(x.dtype)
 
 

@@ -237,7 +237,8 @@ def test_made_from_a_variance_or_from_its_logarithm_it_is_the_same() -> None:
         close(gaussian.log_overlap(*pair), gaussian.log_overlap(p, q))
         close(torch.stack(gaussian.product(*pair)), torch.stack(gaussian.product(p, q)))
     for copied in (copy.deepcopy(p_log), pickle.loads(pickle.dumps(p_log)), Gaussian(*p_log)):
-        close(copied.log_var, p_log.log_var)
+        close(gaussian.log_var(copied), p.var.log())
+        close(gaussian.std(copied), p.var.sqrt())
         close(copied.var, p.var)
 
 

@@ -192,16 +192,11 @@ def test_other_data_is_named() -> None:
         multivariate.log_prob(p, torch.full((1, 2), math.inf, dtype=F64))
 
 
-def test_half_precision_and_whole_dimensions_are_named() -> None:
+def test_half_precision_is_named() -> None:
     with pytest.raises(
         ValueError, match=r"the dtype of mean was torch.float16; it must be torch.float32 or torch.float6"
     ):
         MVN(torch.zeros(2).half(), torch.eye(2).half())
-    p = MVN(torch.zeros(2), torch.eye(2))
-    for dims in ([0.9], [True], ["0"], np.array([0.0])):
-        with pytest.raises(ValueError, match=r"an entry of dims was .*; it must be an integer"):
-            multivariate.marginal(p, dims)
-    assert multivariate.marginal(p, np.array([1])).mean.shape == (1,)
 
 
 def test_a_factor_that_does_not_exist_is_no_number() -> None:
