@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 try:  # Shape annotations are enforced in the tests alone; where jaxtyping is absent they are mere names.
     from jaxtyping import Float, Int64, UInt8
@@ -57,6 +57,28 @@ def integers(values: object, name: str) -> list[int]:
     return [int(n) for n in values]
 
 
+def sizes(values: object, name: str) -> list[int]:
+    """`values` as Python integers, each 1 or more; raises unless they are a sequence of one or more of these."""
+    values = integers(values, name)
+    require(len(values) > 0 and min(values) > 0, name, values, "one or more integers, each 1 or more")
+    return values
+
+
+def require_choice(x: object, name: str, choices: Iterable[str]) -> None:
+    """Raise unless `x` is one of these strings."""
+    require(isinstance(x, str) and x in choices, name, repr(x), f"one of {', '.join(choices)}")
+
+
+def require_callable(x: object, name: str) -> None:
+    """Raise unless `x` can be called."""
+    require(callable(x), name, type(x).__name__, "a function")
+
+
+def require_generator(x: object, name: str = "generator") -> None:
+    """Raise unless `x` is a generator of random numbers."""
+    require(isinstance(x, torch.Generator), name, type(x).__name__, "a torch.Generator")
+
+
 def require_number(x: object, name: str, must: str = "a number") -> None:
     """Raise unless `x` is one real number, of Python or NumPy; its range is the caller's to check."""
     require(isinstance(x, numbers.Real) and not isinstance(x, bool), name, repr(x), must)
@@ -89,6 +111,19 @@ def require_kin(x: Tensor, name: str, like: Tensor, like_name: str) -> None:
     require(isinstance(x, Tensor), name, type(x).__name__, "a tensor")
     require(x.dtype == like.dtype, f"the dtype of {name}", x.dtype, f"{like.dtype}, that of {like_name}")
     require_beside(x, name, like, like_name)
+
+
+def require_fits(x: Tensor, name: str, module: nn.Module) -> None:
+    """Raise unless `x` is a floating-point tensor of the dtype and on the device of the parameters of `module`.
+
+    Inside autocast the dtypes may differ.
+    """
+    require(isinstance(x, Tensor), name, type(x).__name__, "a tensor")
+    require(x.is_floating_point(), f"the dtype of {name}", x.dtype, "a floating-point dtype")
+    weight = next(module.parameters())
+    require_beside(x, name, weight, "the network")
+    if not torch.is_autocast_enabled(x.device.type):
+        require(x.dtype == weight.dtype, f"the dtype of {name}", x.dtype, f"{weight.dtype}, that of the network")
 
 
 def require_beside(x: Tensor, name: str, like: Tensor, like_name: str) -> None:

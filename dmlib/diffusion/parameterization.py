@@ -14,8 +14,9 @@ from typing import Literal, NamedTuple
 import torch
 
 from dmlib import checks
-from dmlib.checks import Float, Tensor, pad_to, require, require_all, require_float, require_kin, require_like
-from dmlib.diffusion.schedule import NoiseSchedule
+from dmlib.checks import Float, Tensor, pad_to, require, require_all, require_float, require_like
+from dmlib.diffusion.contracts import require_prediction
+from dmlib.diffusion.schedule import NoiseSchedule, require_schedule
 from dmlib.probability.mixture import Denoiser
 
 Kind = Literal["x_0", "eps", "score", "v", "mean"]
@@ -78,10 +79,11 @@ def scheduled_target(
     kind: str, schedule: NoiseSchedule, x_0: Tensor, t: Tensor, noise: Tensor
 ) -> Float[Tensor, "B *event"]:
     """The `target` at times t in 1..T of a schedule; of kind "mean" for the step to t - 1."""
+    tables = _mixing(kind, _times((kind,), schedule))
     require_float(x_0, "x_0")
     require_like(noise, "noise", x_0, "x_0")
     schedule.check(t, x_0)
-    of_x_0, of_noise = (schedule.at(c, t, x_0) for c in _mixing(kind, _times((kind,), schedule)))
+    of_x_0, of_noise = (schedule.at(table, t, x_0) for table in tables)
     _require_defined(of_x_0, of_noise, "t", t, f"where {kind} is defined")
     return of_x_0 * x_0 + of_noise * noise
 
@@ -106,27 +108,22 @@ def as_denoiser(network: Network, schedule: NoiseSchedule, kind: str) -> Denoise
     Of kind "mean" the network predicts the mean of the step to t - 1. t is int64 [B] in 1..T.
     Eq. [eq-eps-to-x0], [eq-velocity], [eq-score-noise].
     """
+    checks.require_callable(network, "network")
     return functools.partial(_denoised, network, schedule, kind, _conversion(kind, "x_0", _times((kind,), schedule)))
 
 
 def clamped(denoiser: Denoiser, low: float = -1.0, high: float = 1.0) -> Denoiser:
     """The denoiser with its predictions cut to low..high, where data are known to lie."""
+    checks.require_callable(denoiser, "denoiser")
     checks.require_number(low, "low")
     checks.require_number(high, "high")
     require(low < high, "low", low, f"less than high, {high}")
     return functools.partial(_clamped, denoiser, low, high)
 
 
-def require_prediction(pred: Tensor, x_t: Tensor) -> Tensor:
-    """The prediction itself; raises unless it has the shape, dtype and device of x_t."""
-    require(isinstance(pred, Tensor), "the prediction", type(pred).__name__, "a tensor")
-    require(pred.shape == x_t.shape, "the shape of the prediction", tuple(pred.shape), f"{tuple(x_t.shape)}, as x_t")
-    require_kin(pred, "the prediction", x_t, "x_t")
-    return pred
-
-
 def _clamped(denoiser: Denoiser, low: float, high: float, x_t: Tensor, t: Tensor) -> Float[Tensor, "B *event"]:
-    return denoiser(x_t, t).clamp(low, high)
+    require_float(x_t, "x_t")
+    return require_prediction(denoiser(x_t, t), x_t).clamp(low, high)
 
 
 def _denoised(
@@ -193,8 +190,9 @@ def _conversion(src: str, dst: str, at: _Time) -> tuple[Tensor, Tensor]:
 
 def _times(kinds: tuple[str, ...], schedule: NoiseSchedule) -> _Time:
     """All times 0..T of a schedule, each with the one before it; nothing reads those of t = 0."""
-    before = torch.cat([schedule.alpha_bar[:1], schedule.alpha_bar[:-1]])
+    require_schedule(schedule)
     _require_kinds(kinds)
+    before = torch.cat([schedule.alpha_bar[:1], schedule.alpha_bar[:-1]])
     return _roots(schedule.alpha_bar, before)
 
 
@@ -222,7 +220,7 @@ def _roots(alpha_bar_t: Tensor, alpha_bar_s: Tensor) -> _Time:
 
 def _require_kinds(kinds: tuple[str, ...]) -> None:
     for kind in kinds:
-        require(kind in _FORMS, "kind", repr(kind), f"one of {', '.join(_FORMS)}")
+        checks.require_choice(kind, "kind", _FORMS)
 
 
 def _exact(alpha_bar: AlphaBar, name: str, size: int | None) -> Tensor:

@@ -10,10 +10,19 @@ from typing import NamedTuple
 
 import torch
 
-from dmlib.checks import Tensor, integers, require, require_float, require_number, require_shape
+from dmlib.checks import (
+    Tensor,
+    integers,
+    require,
+    require_callable,
+    require_float,
+    require_generator,
+    require_number,
+    require_shape,
+)
 from dmlib.diffusion.bounds import Variance, reverse_step
-from dmlib.diffusion.parameterization import require_prediction
-from dmlib.diffusion.schedule import NoiseSchedule
+from dmlib.diffusion.contracts import require_prediction
+from dmlib.diffusion.schedule import NoiseSchedule, require_schedule
 from dmlib.probability.gaussian import Gaussian, sample
 from dmlib.probability.mixture import Denoiser
 
@@ -42,6 +51,8 @@ def ancestral(
     (default all). `variance` is that of `reverse_step`, for the steps between the times; the step to 0 is its mean.
     No gradients. Eq. [eq-ancestral-step]; [Ho2020].
     """
+    require_schedule(schedule)
+    require_generator(generator)
     chosen = _chosen(schedule, times)
     short = _shortened(schedule, chosen)
     if isinstance(variance, Tensor):
@@ -72,9 +83,12 @@ def ddim(
     0 it needs a generator. `times`, x_T and `keep` are those of `ancestral`. No gradients.
     Eq. [eq-ddim-step]; [Song2021DDIM].
     """
+    require_schedule(schedule)
     require_number(eta, "eta")
     require(0 <= eta <= 1, "eta", eta, "in [0, 1]")
     require(eta == 0 or generator is not None, "generator", None, "a torch.Generator where eta > 0")
+    if generator is not None:
+        require_generator(generator)
     chosen = _chosen(schedule, times)
     short = _shortened(schedule, chosen)
     tables = _ddim_tables(short.alpha_bar, eta)
@@ -105,6 +119,7 @@ def _run(
     generator: torch.Generator | None,
 ) -> Trajectory:
     """The states that `step` (x, x_0_hat, index in the short schedule) leads through; without generator its means."""
+    require_callable(denoiser, "denoiser")
     require_float(x, "x_T")
     require(x.dim() >= 1, "the shape of x_T", tuple(x.shape), "(B, *event)")
     kept = _kept(keep, times)

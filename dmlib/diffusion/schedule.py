@@ -20,6 +20,7 @@ from dmlib.checks import (
     require,
     require_all,
     require_beside,
+    require_choice,
     require_float,
     require_number,
     require_shape,
@@ -74,6 +75,7 @@ class NoiseSchedule:
 
     def check(self, t: Tensor, like: Tensor, name: str = "t", first: int = 1) -> None:
         """Raise unless `t` is int64, one entry for each example of `like`, in first..T."""
+        require(isinstance(like, Tensor), "the data", type(like).__name__, "a tensor")
         require(like.dim() >= 1, "the number of dimensions of the data", 0, "at least 1, the batch")
         require_shape(t, name, like.shape[0])
         require(t.dtype == torch.int64, f"the dtype of {name}", t.dtype, "torch.int64")
@@ -91,10 +93,16 @@ class NoiseSchedule:
         return pad_to(table[t], like)
 
 
+def require_schedule(schedule: object) -> None:
+    """Raise unless `schedule` is a NoiseSchedule."""
+    require(isinstance(schedule, NoiseSchedule), "schedule", type(schedule).__name__, "a NoiseSchedule")
+
+
 def from_betas(beta: Tensor) -> NoiseSchedule:
     """The schedule whose steps t = 1..T add the variances `beta`, [T] in float64, each in (0, 1)."""
     require_shape(beta, "beta", None)
     require(beta.dtype == torch.float64, "the dtype of beta", beta.dtype, "torch.float64")
+    require(beta.device.type == "cpu", "the device of beta", beta.device, "the CPU")
     require_all((beta > 0) & (beta < 1), "beta", beta, "in (0, 1)")
     return NoiseSchedule(torch.cat([beta.new_ones(1), (1 - beta).cumprod(0)]))
 
@@ -127,9 +135,10 @@ SCHEDULES = {"linear": linear, "cosine": cosine}
 
 def build(spec: dict) -> NoiseSchedule:
     """The schedule that a plain dictionary describes: a "name", "linear" or "cosine", and the arguments of that one."""
+    require(isinstance(spec, dict), "spec", repr(spec), "a dictionary")
     options = dict(spec)
     name = options.pop("name", None)
-    require(name in SCHEDULES, "spec['name']", repr(name), f"one of {', '.join(SCHEDULES)}")
+    require_choice(name, "spec['name']", SCHEDULES)
     known = list(inspect.signature(SCHEDULES[name]).parameters)
     if not options.keys() <= set(known):
         raise ValueError(f"the keys of spec for {name!r} were {sorted(options)}; they must be among {known}")

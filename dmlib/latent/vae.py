@@ -7,7 +7,18 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from dmlib.checks import Float, Tensor, integer, require, require_float, require_kin, require_like, require_shape
+from dmlib.checks import (
+    Float,
+    Tensor,
+    integer,
+    require,
+    require_choice,
+    require_float,
+    require_generator,
+    require_kin,
+    require_like,
+    require_shape,
+)
 from dmlib.probability import elbo, gaussian, likelihoods
 from dmlib.probability.elbo import ElboTerms
 from dmlib.probability.gaussian import Gaussian
@@ -46,6 +57,7 @@ class VAE(nn.Module):
         """
         require(isinstance(x, Tensor) and x.dim() > 0, "x", type(x).__name__, "a tensor [B, *event]")
         samples = integer(samples, "samples", 1)
+        require_generator(generator)
         if self._no_codes is None:
             with torch.no_grad():
                 self.q(x)
@@ -67,7 +79,7 @@ class VAE(nn.Module):
 
         "a" averages log-weights, Eq. [eq-sgvb-a]; "b" takes the KL to the prior in closed form, Eq. [eq-sgvb-b].
         """
-        require(estimator in ("a", "b"), "estimator", repr(estimator), "'a' or 'b'")
+        require_choice(estimator, "estimator", ("a", "b"))
         if estimator == "a":
             return elbo.sgvb_a(self.log_weights(x, noise))
         q, _, log_lik = self._codes(x, noise)
@@ -96,6 +108,7 @@ class VAE(nn.Module):
         Raises where K is unknown: the encoder has no `latent_dim` and has encoded nothing yet.
         """
         n = integer(n, "n", 1)
+        require_generator(generator)
         require(self._no_codes is not None, "the latent dimension", "unknown", "the encoder's attribute latent_dim")
         parameters = self._decode(self._normal(n, generator=generator))
         if mean:

@@ -7,7 +7,16 @@ from typing import NamedTuple
 
 import torch
 
-from dmlib.checks import Float, Tensor, per_example, require, require_all, require_float, require_like
+from dmlib.checks import (
+    Float,
+    Tensor,
+    per_example,
+    require,
+    require_all,
+    require_float,
+    require_generator,
+    require_like,
+)
 from dmlib.probability.stable import scale_down
 
 
@@ -83,7 +92,8 @@ def product(p: Gaussian, q: Gaussian) -> Gaussian:
     The constant that normalizes it is exp(log_overlap(p, q)). Raises where a var is 0.
     Eq. [eq-gaussian-product].
     """
-    p, q = Gaussian(*p), Gaussian(*q)
+    _require_pair(p, q)
+    p, q = Gaussian(*p), Gaussian(*q)  # without their log-variances
     _require_pair(p, q)
     small, large = torch.minimum(p.var, q.var), torch.maximum(p.var, q.var)
     var = small / (1 + small / large)
@@ -105,6 +115,7 @@ def sample(p: Gaussian, *, generator: torch.Generator) -> Float[Tensor, "B *even
     A variance of 0 gives the mean. The reparameterization of [Kingma2014].
     """
     require_gaussian(p, "p", points=True)
+    require_generator(generator)
     noise = torch.randn(p.mean.shape, generator=generator, dtype=p.mean.dtype, device=p.mean.device)
     return p.mean + std(p) * noise
 

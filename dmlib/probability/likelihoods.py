@@ -13,6 +13,7 @@ from torch.nn.functional import logsigmoid
 
 from dmlib import checks
 from dmlib.checks import Float, Int64, Tensor, integer, per_example, require, require_all, require_float, require_like
+from dmlib.probability import stable
 from dmlib.probability.stable import log_ndtr, log_ndtr_difference, log_sinhc_near_0, scale_down, standardize
 
 
@@ -103,6 +104,7 @@ def categorical(logits: Tensor, x: Tensor) -> Float[Tensor, " B"]:
 def to_unit(x_levels: Tensor, levels: int, *, dtype: torch.dtype = torch.float32) -> Float[Tensor, "B *event"]:
     """The gray levels 0..levels-1 as numbers on [-1, 1]: level k at 2k/(levels-1) - 1."""
     levels = integer(levels, "levels", 2)
+    require(isinstance(dtype, torch.dtype) and dtype.is_floating_point, "dtype", dtype, "a floating-point dtype")
     x_levels = _counts(x_levels, "x_levels", None, None, levels - 1, levels_only=True)
     return (2 * _wide(x_levels) / (levels - 1) - 1).to(dtype)
 
@@ -162,18 +164,9 @@ def draw(likelihood: Callable, *params: Tensor, generator: torch.Generator) -> T
 
     `likelihood` may be a functools.partial that fixes n or levels; others raise.
     """
+    checks.require_generator(generator)
     law, options = _known(likelihood, params)
     return law[2](generator, *params, **options)
-
-
-def _continuous_bernoulli_mean(logits: Tensor) -> Tensor:
-    half = logits / 2
-    small = half.abs() < 0.1
-    s = torch.where(small, half, 0.0)
-    series = s / 3 - s**3 / 45 + 2 * s**5 / 945 - s**7 / 4725
-    r = torch.where(small, 1.0, logits.abs())
-    from_end = 1 / r + torch.exp(-r) / torch.expm1(-r)  # of the end where the density is largest
-    return torch.where(small, 0.5 + 0.5 * series, torch.where(logits > 0, 1 - from_end, from_end))
 
 
 def _discretized_gaussian_mean(mean: Tensor, log_scale: Tensor, levels: int = 256) -> Tensor:
@@ -226,7 +219,8 @@ def _known(likelihood: Callable, params: tuple[Tensor, ...]) -> tuple[tuple, dic
     """The law of the function behind `likelihood`, and the options a partial fixes; raises on other parameters."""
     function = getattr(likelihood, "func", likelihood)
     known = ", ".join(f.__name__ for f in _LAWS)
-    require(function in _LAWS, "likelihood", getattr(function, "__name__", repr(function)), f"one of {known}")
+    ok = callable(function) and function in _LAWS
+    require(ok, "likelihood", getattr(function, "__name__", repr(function)), f"one of {known}")
     law = _LAWS[function]
     require(len(params) == len(law[0]), "the number of params", len(params), f"{len(law[0])}: {', '.join(law[0])}")
     _require_event(params[0], law[0][0])
@@ -243,7 +237,7 @@ _OPTIONS = {binomial: ("n", None, 1), discretized_gaussian: ("levels", 256, 2)} 
 _LAWS = {  # the names of its parameters, and the mean and the draw of x under each likelihood
     bernoulli: (("logits",), torch.sigmoid, _bernoulli_draw),
     binomial: (("logits",), lambda logits, n: n * logits.sigmoid(), _binomial_draw),
-    continuous_bernoulli: (("logits",), _continuous_bernoulli_mean, _continuous_bernoulli_draw),
+    continuous_bernoulli: (("logits",), stable.continuous_bernoulli_mean, _continuous_bernoulli_draw),
     gaussian: (("mean", "log_var"), lambda mean, log_var: mean, _gaussian_draw),
     discretized_gaussian: (("mean", "log_scale"), _discretized_gaussian_mean, _discretized_gaussian_draw),
     categorical: (("logits",), _categorical_mean, _categorical_draw),

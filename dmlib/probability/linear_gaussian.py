@@ -19,6 +19,7 @@ from dmlib.checks import (
     require_all,
     require_beside,
     require_float,
+    require_generator,
     require_kin,
     require_shape,
     widest_dtype,
@@ -72,6 +73,7 @@ def sample(
     """n draws (z, x) of the model: first the latents, then what they cause."""
     _require_model(m, LinearGaussian)
     n = integer(n, "n", 0)
+    require_generator(generator)
     draw = {"generator": generator, "dtype": m.W.dtype, "device": m.W.device}
     z = torch.randn(n, m.W.shape[1], **draw)
     return z, z @ m.W.mT + m.b + m.var.sqrt() * torch.randn(n, m.W.shape[0], **draw)
@@ -180,6 +182,7 @@ def _observed(m: LinearChain) -> range:
 def _require_parameters(matrix: Tensor, name: str, b: Tensor, var: Tensor) -> None:
     for value, label in ((matrix, name), (b, "b"), (var, "var")):
         require_float(value, label)
+    for value, label in ((matrix, name), (b, "b"), (var, "var")):
         require_beside(value, label, matrix, name)
         if value.dim() > 0:  # one number never promotes
             require(value.dtype == b.dtype, f"the dtype of {label}", value.dtype, f"{b.dtype}, that of b")
@@ -201,4 +204,4 @@ def _require_encoder(m: LinearGaussian, x: Tensor, q: Gaussian) -> None:
     _require_data(m, x, LinearGaussian)
     gaussian.require_gaussian(q, "q")
     require_shape(q.mean, "q.mean", x.shape[0], m.W.shape[1])
-    require(q.mean.dtype == x.dtype, "the dtype of q.mean", q.mean.dtype, f"{x.dtype}, that of x")
+    require_kin(q.mean, "q.mean", x, "x")

@@ -22,6 +22,7 @@ from dmlib.checks import (
     require_all,
     require_beside,
     require_float,
+    require_generator,
     require_kin,
     require_number,
     require_shape,
@@ -66,6 +67,7 @@ def sample(m: Mixture, n: int, *, generator: torch.Generator) -> Float[Tensor, "
     """n draws of x_0."""
     _require_mixture(m)
     n = integer(n, "n", 1)
+    require_generator(generator)
     k = torch.multinomial(m.weights.double(), n, replacement=True, generator=generator)
     noise = torch.randn(n, m.means.shape[1], generator=generator, dtype=m.means.dtype, device=m.means.device)
     return m.means[k] + m.vars[k].sqrt()[:, None] * noise
@@ -116,6 +118,8 @@ def as_denoiser(m: Mixture, schedule: Any) -> Denoiser:
     Eq. [eq-mixture-posterior-mean].
     """
     _require_mixture(m)
+    table = getattr(schedule, "alpha_bar", None)
+    require(isinstance(table, Tensor), "schedule", type(schedule).__name__, "one with a table alpha_bar [T+1]")
 
     def denoise(x_t: Tensor, t: Tensor) -> Float[Tensor, "B *event"]:
         require_float(x_t, "x_t")
@@ -123,7 +127,7 @@ def as_denoiser(m: Mixture, schedule: Any) -> Denoiser:
         require_shape(t, "t", len(x_t))
         require(t.dtype == torch.int64, "the dtype of t", t.dtype, "torch.int64")
         require_beside(t, "t", x_t, "x_t")
-        table, last = schedule.alpha_bar, len(schedule.alpha_bar) - 1
+        last = len(table) - 1
         require_all((t >= 1) & (t <= last), "t", t, f"in 1..{last}")
         alpha_bar_t = _beside(t, table)[t]
         return posterior_mean(m, x_t.reshape(len(x_t), -1), alpha_bar_t).reshape(x_t.shape)

@@ -49,3 +49,14 @@ def log_sinhc_near_0(s: Tensor) -> Tensor:
     """log(sinh(s) / s), an even function, by its series: to 1e-13 for s up to 0.1."""
     square = s**2
     return square * (1 / 6 - square * (1 / 180 - square * (1 / 2835 - square / 37800)))
+
+
+def continuous_bernoulli_mean(logits: Tensor) -> Tensor:
+    """The mean of the continuous Bernoulli: 1 / L - 1 / (exp(L) - 1) from the end where it is high, L = |logits|."""
+    half = logits / 2
+    small = half.abs() < 0.1
+    s = torch.where(small, half, 0.0)
+    series = s / 3 - s**3 / 45 + 2 * s**5 / 945 - s**7 / 4725
+    r = torch.where(small, 1.0, logits.abs())
+    from_end = 1 / r + torch.exp(-r) / torch.expm1(-r)  # of the end where the density is largest
+    return torch.where(small, 0.5 + 0.5 * series, torch.where(logits > 0, 1 - from_end, from_end))

@@ -302,8 +302,8 @@ def test_sample_serves_a_partial_likelihood() -> None:
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda v, e: v.elbo(X, e, "c"), "estimator was 'c'; it must be 'a' or 'b'"),
-        (lambda v, e: v.elbo(X, e, ""), "estimator was ''; it must be 'a' or 'b'"),
+        (lambda v, e: v.elbo(X, e, "c"), "estimator was 'c'; it must be one of a, b"),
+        (lambda v, e: v.elbo(X, e, ""), "estimator was ''; it must be one of a, b"),
         (lambda v, e: v.elbo(X, e[0]), r"the shape of noise was \(5, 2\); it must be \(any, 5, 2\)"),
         (lambda v, e: v.elbo(X, e[:, :1]), r"the shape of noise was \(4, 1, 2\); it must be \(any, 5, 2\)"),
         (lambda v, e: v.elbo(X, e[:, :, :1]), r"the shape of noise was \(4, 5, 1\); it must be \(any, 5, 2\)"),
