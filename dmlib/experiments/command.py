@@ -22,10 +22,10 @@ import torch
 import torch.distributed as dist
 from PIL import Image
 
-from dmlib.checks import Tensor, require
+from dmlib.checks import Tensor, integer, require
 from dmlib.experiments import recorded
 from dmlib.learning import checkpoints, processes
-from dmlib.learning.config import TrainConfig, free, require_count
+from dmlib.learning.config import TrainConfig, free
 from dmlib.networks.reduced import choose
 
 RUNS = Path("runs")
@@ -56,8 +56,8 @@ class SampledConfig(RunConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_count(self.sets, "sets")
-        require_count(self.samples, "samples", 8)  # A row of the picture; the judge takes 4.
+        integer(self.sets, "sets", 1)
+        integer(self.samples, "samples", 8)  # A row of the picture; the judge takes 4.
 
 
 Config = TypeVar("Config", bound=RunConfig)

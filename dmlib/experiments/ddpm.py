@@ -20,13 +20,13 @@ import torch
 from torch import nn
 
 from dmlib import metrics, rng
-from dmlib.checks import Tensor, require
+from dmlib.checks import Tensor, integer, require
 from dmlib.diffusion import bounds, parameterization, sampling, schedule, variances
 from dmlib.diffusion.forward import q_sample
 from dmlib.diffusion.schedule import NoiseSchedule
 from dmlib.experiments import command, measure
 from dmlib.learning import processes
-from dmlib.learning.config import free, require_count
+from dmlib.learning.config import free
 from dmlib.learning.training import Objective, fit
 from dmlib.networks import build
 from dmlib.probability.likelihoods import to_unit
@@ -69,8 +69,8 @@ class DDPMConfig(command.SampledConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_count(self.T, "T")
-        require_count(self.bound_images, "bound_images", 2)  # A standard error takes two.
+        integer(self.T, "T", 1)
+        integer(self.bound_images, "bound_images", 2)  # A standard error takes two.
         for name in ("bound_steps", "sampling_steps"):
             ok = getattr(self, name) is None or 1 <= getattr(self, name) <= self.T
             require(ok, name, getattr(self, name), f"None or in 1..{self.T}, the steps T of the chain")

@@ -18,11 +18,10 @@ from typing import Any
 import torch
 
 from dmlib import rng
-from dmlib.checks import Tensor, require
+from dmlib.checks import Tensor, integer, require
 from dmlib.experiments import command, measure
 from dmlib.latent.vae import VAE
 from dmlib.learning import processes
-from dmlib.learning.config import require_count
 from dmlib.learning.training import Objective, fit
 from dmlib.networks import build
 from dmlib.networks.mlp import LEVELED
@@ -43,7 +42,7 @@ class VAEConfig(command.SampledConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_count(self.latent, "latent")
+        integer(self.latent, "latent", 1)
         ok = len(self.widths) >= 1 and min(self.widths) >= 1
         require(ok, "widths", self.widths, "one or more integers, each 1 or more")
         known = [name for name in LEVELED if self.data == "digits" or name != "categorical"]

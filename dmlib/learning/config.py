@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from dmlib import rng
-from dmlib.checks import require
+from dmlib.checks import integer, require
 from dmlib.networks.reduced import choose
 
 
@@ -42,21 +42,16 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "log_every"):
-            require_count(getattr(self, name), name)
+            integer(getattr(self, name), name, 1)
         for name in ("patience", "checkpoint_every"):
             if getattr(self, name) is not None:
-                require_count(getattr(self, name), name)
+                integer(getattr(self, name), name, 1)
         rng.generator(self.seed)  # Raises where the seed is no integer of 0 or more.
         require(0 < self.lr < math.inf, "lr", self.lr, "more than 0 and finite")
         require(isinstance(self.warmup, int) and self.warmup >= 0, "warmup", self.warmup, "an integer, 0 or more")
         require(self.grad_clip is None or self.grad_clip > 0, "grad_clip", self.grad_clip, "None or more than 0")
         require(0 <= self.ema_decay < 1, "ema_decay", self.ema_decay, "in [0, 1)")
         choose(self.amp_dtype, "cpu")  # Raises where the name is unknown.
-
-
-def require_count(n: int, name: str, least: int = 1) -> None:
-    """Raise unless `n` is an integer, `least` or more."""
-    require(isinstance(n, int) and n >= least, name, n, f"an integer, {least} or more")
 
 
 def learning_rate(config: TrainConfig, step: int) -> float:

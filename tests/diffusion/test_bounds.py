@@ -443,7 +443,7 @@ BAD = [
     (lambda: simple(kind="noise"), "kind was 'noise'; it must be one of"),
     (lambda: simple(x_0=X.long()), "the dtype of x_0 was torch.int64"),
     (lambda: bounds.draw(X.long(), NOISE, generator=torch.Generator()), "the dtype of x_0 was torch.int64"),
-    (lambda: bounds.rounding_decoder(NOISE, 1), "levels was 1; it must be an integer >= 2"),
+    (lambda: bounds.rounding_decoder(NOISE, 1), "levels was 1; it must be an integer, 2 or more"),
     (lambda: bounds.rounding_decoder(NOISE, 2)(X, X), "x_0 was 0.0; it must be one of the 2 levels"),
     (lambda: bounds.discretized_decoder(wrong, NOISE, 2)(X, X), "x_0 was 0.0; it must be one of the 2 levels"),
     (lambda: bounds.rounding_decoder(NOISE, 17)(X + 0.01, X), "x_0 was 0.0099.*; it must be one of the 17 levels"),
