@@ -6,6 +6,7 @@ export OMP_NUM_THREADS := 1
 export TQDM_DISABLE := 1
 export PYDEVD_DISABLE_FILE_VALIDATION := 1
 SHAPES := --jaxtyping-packages=dmlib,beartype.beartype
+COUNTED := -p tools.counted
 NBVAL := -p tools.capture --nbval-lax --nbval-current-env --nbval-cell-timeout 300 --nbval-sanitize-with tests/nbval_sanitize.cfg
 CHAPTERS = $$($(PY) -m tools.execute --list)
 
@@ -29,8 +30,8 @@ chapter: env  ## start a chapter from the template: make chapter NAME=14-continu
 check: env  ## run and record one chapter, and name what is against the rules: make check CHAPTER=09
 	@$(PY) -m tools.chapter check "$(CHAPTER)"
 
-live: book  ## serve the book and rebuild it on change
-	@$(PY) -m tools.live
+live: book  ## serve the book and rebuild it on change; PORT=8001 for another port than 8000
+	@$(PY) -m tools.live $(PORT)
 
 lint: env
 	$(BIN)/ruff check .
@@ -38,10 +39,10 @@ lint: env
 	$(BIN)/codespell
 
 unit: env
-	$(PY) -m pytest tests -m "not built and not house" -n 2 $(SHAPES)
+	$(PY) -m pytest tests -m "not built and not house" $(COUNTED) -n 2 $(SHAPES)
 
 house: env  ## the tests of CI itself: a book with one chapter, broken in every way
-	$(PY) -m pytest tests -m house -n 2
+	$(PY) -m pytest tests -m house $(COUNTED) -n 2
 
 notebooks: env
 	DMLIB_STATIC=1 $(PY) -m pytest $(NBVAL) -n 2 --dist loadfile $(CHAPTERS)
@@ -50,7 +51,7 @@ pages: env
 	$(PY) -m tools.pages
 
 seen: env
-	$(PY) -m pytest tests -m built -n 2
+	$(PY) -m pytest tests -m built $(COUNTED) -n 2
 
 mutants: env  ## seed errors in every formula and see which the checks catch (more than an hour)
 	$(PY) -m tools.mutants

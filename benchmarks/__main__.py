@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import functools
-import json
 import os
 import platform
 import time
@@ -18,7 +17,7 @@ from typing import Any
 
 import torch
 
-from benchmarks import bound, peers, quality, sampling, scaling, speed, targets
+from benchmarks import bound, peers, quality, sampling, scaling, speed, store
 from benchmarks.plan import QUICK, Plan
 
 RESULTS = Path("benchmarks") / "results" / "results.json"
@@ -57,16 +56,6 @@ def processor() -> str:
     return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
 
 
-def record(path: Path, name: str, part: dict[str, Any]) -> None:
-    """Put a part into the file of results, and judge the targets anew."""
-    kept = json.loads(path.read_text("utf-8")) if path.exists() else {"parts": {}}
-    parts = kept["parts"] | {name: part}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    new = path.with_suffix(".partial")
-    new.write_text(json.dumps({"parts": parts, "targets": targets.judged(parts)}, indent=1) + "\n", encoding="utf-8")
-    new.replace(path)
-
-
 def main() -> int:
     """Run the parts one by one and record each as it ends."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__.splitlines()[0])
@@ -84,7 +73,7 @@ def main() -> int:
         extra = {"deadline": deadline} if name.startswith("quality") else {}
         part = PARTS[name](plan, options.device, there, **extra)
         about |= {"date": date, "wall": round(time.monotonic() - start, 1)}
-        record(options.results, name, part | {"machine": about})
+        store.record(options.results, name, part | {"machine": about})
         print(f"{name}: {about['wall']} s", flush=True)
     return 0
 

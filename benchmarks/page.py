@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from benchmarks import store
+from benchmarks.targets import judged
 from tools.tables import rows
 
 FOLDER = Path("benchmarks") / "results"
@@ -45,9 +46,8 @@ def page(root: Path) -> str:
     path, notes = root / FOLDER / "results.json", root / FOLDER / "notes.md"
     if not path.exists():
         return f"{INTRO}\nNothing is recorded yet.\n"
-    results = json.loads(path.read_text("utf8"))
-    parts = results["parts"]
-    sections = [INTRO, machine(parts), READING, targets(results["targets"])]
+    parts = store.read(path)
+    sections = [INTRO, machine(parts), READING, targets(judged(parts))]
     sections += [f"## What this run shows\n\n{notes.read_text('utf8')}"] if notes.exists() else []
     makers: dict[str, Callable[[dict[str, Any]], str]] = {
         "speed": speed,

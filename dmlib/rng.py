@@ -6,7 +6,7 @@ import hashlib
 
 import torch
 
-from dmlib.checks import require
+from dmlib.checks import integer
 
 
 def generator(seed: object, *path: object, device: torch.device | str = "cpu") -> torch.Generator:
@@ -18,8 +18,7 @@ def generator(seed: object, *path: object, device: torch.device | str = "cpu") -
     Raises where an integer is negative or is none.
     """
     for number in (seed, *path):
-        is_integer = isinstance(number, int) and not isinstance(number, bool)
-        require(is_integer and number >= 0, "an entry of (seed, *path)", repr(number), "an integer, 0 or more")
-    name = ",".join(str(number) for number in (seed, *path))
+        integer(number, "an entry of (seed, *path)", 0)
+    name = ",".join(str(int(number)) for number in (seed, *path))
     mixed = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "little", signed=True)
     return torch.Generator(device=device).manual_seed(mixed)

@@ -293,7 +293,7 @@ def test_the_page_shows_what_was_recorded(recorded):
     for name, found in results["parts"].items():
         for median in numbers(found):
             assert any(c.startswith(f"{benchmark_page.number(median)} [") for row in cells for c in row), name
-    for target in results["targets"]:
+    for target in targets.judged(results["parts"]):
         verdict = benchmark_page.VERDICTS[target["met"]].strip("*")
         assert any(row[:1] == [target["target"]] and row[-1] == verdict for row in cells)
     widths = [len(row.find_all(["td", "th"])) for table in html.find_all("table") for row in table.find_all("tr")]
@@ -301,6 +301,15 @@ def test_the_page_shows_what_was_recorded(recorded):
     assert min(widths) >= 2
     (recorded / benchmark_page.FOLDER / "notes.md").write_text("A remark.\n", "utf8")
     assert "A remark." in benchmark_page.page(recorded)
+
+
+def test_numbers_that_no_run_left_make_no_page(recorded, tmp_path):
+    text = (recorded / command.RESULTS).read_text("utf8")
+    path = tmp_path / command.RESULTS
+    path.parent.mkdir(parents=True)
+    path.write_text(text.replace('"median": ', '"median": 1', 1), "utf8")
+    with pytest.raises(ValueError, match="the SHA-256 of the parts"):
+        benchmark_page.page(tmp_path)
 
 
 def test_without_results_the_page_says_so(tmp_path):

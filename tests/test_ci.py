@@ -35,6 +35,7 @@ def test_built():
 def test_house():
     assert True
 """
+HELD = "stage,room,tests\nnot built and not house,tests,1\nhouse,tests,1\nbuilt,tests,1\n"
 TABLES = {
     "definitions": "label,defines\neq-canary,a canary\n",
     "notation": "symbol,identifier,shape,meaning,first\n",
@@ -63,6 +64,7 @@ def book(tmp_path):
     (tmp_path / "_toc.yml").write_text(TOC)
     (tmp_path / "tests").mkdir()
     (tmp_path / "tests" / "test_it.py").write_text(TESTS)
+    (tmp_path / "tests" / "held.csv").write_text(HELD)
     shutil.copy(ROOT / "tests" / "nbval_sanitize.cfg", tmp_path / "tests")
     (tmp_path / "chapters").mkdir()
     (tmp_path / "chapters" / "intro.md").write_text("# A book\n")
@@ -143,6 +145,18 @@ def test_words_on_stderr_fail(book):
     done = make(book, "book")
     assert done.returncode != 0
     assert "stderr" in done.stderr
+
+
+def test_lost_and_skipped_tests_fail(book):
+    (book / "tests" / "held.csv").write_text(HELD.replace("house,tests,1", "house,tests,2"))
+    done = make(book, "unit")
+    assert done.returncode != 0
+    assert "tests: 1 tests; at least 2 are held in tests/held.csv" in done.stdout
+    (book / "tests" / "held.csv").write_text(HELD)
+    (book / "tests" / "test_it.py").write_text(TESTS + '\n\npytestmark = pytest.mark.skip(reason="later")\n')
+    done = make(book, "unit")
+    assert done.returncode != 0
+    assert "skipped for a reason that tools/counted.py does not list: later" in done.stdout
 
 
 def test_a_failing_unit_test_and_bad_style_fail(book):

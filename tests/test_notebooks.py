@@ -14,7 +14,19 @@ import pytest
 from dmlib.book import notebook
 from tools import chapter, rules, rules_code, rules_text
 from tools.rules import form, hour_faults, listing_faults
-from tools.rules_code import anchored, checked, described, introduced, moving, plain_code, portable, short_code, solved
+from tools.rules_code import (
+    anchored,
+    calm,
+    checked,
+    described,
+    introduced,
+    moving,
+    narrow,
+    plain_code,
+    portable,
+    short_code,
+    solved,
+)
 from tools.rules_text import (
     detoured,
     ending,
@@ -169,6 +181,8 @@ EXCESS = "numbers = torch.randn(100"
         (checked, "ledger.report()", "print(ledger)"),
         (checked, 'claim="gradient descent ends at the mean"', 'claim="exercise: it ends at the mean"'),
         (checked, 'claim="gradient descent ends at the mean"', 'claim=f"self-test: {mu}"'),
+        (narrow, ":tags: [check]\n", ":tags: [check]\n\n# wide: as if one check were\n"),
+        (calm, ":tags: [program]", ":tags: [program, raises-exception]"),
         (anchored, "$$ (eq-template-split)", "$$ (eq-template-parts)"),
         (anchored, "$$ (eq-template-split)", "$$ (eq-template_split)"),
         (moving, DRAW, "print(draw)"),
@@ -261,6 +275,16 @@ def test_another_form_is_found(break_it):
     book = sample()
     break_it(book)
     assert form(NAME, book) != []
+
+
+def test_a_wide_tolerance_needs_a_reason():
+    book = sample()
+    (check,) = (cell for cell in book["cells"] if "check" in cell["metadata"].get("tags", []))
+    check["outputs"][0]["text"] = ["PASS eq-template-split  a claim  [|diff| <= 1e+09]\n"]
+    (fault,) = narrow(NAME, book)
+    assert "a wide tolerance without a reason" in fault
+    check["source"] = ["# wide: a test\n", *check["source"]]
+    assert narrow(NAME, book) == []
 
 
 def test_a_check_needs_its_count_and_its_tag():

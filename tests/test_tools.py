@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
+import socket
 import subprocess
+import sys
 
 import pytest
 from conftest import ROOT
@@ -86,6 +89,17 @@ def test_imports_inside_functions_and_of_imports_are_followed(tmp_path):
         (tmp_path / "dmlib" / f"{name}.py").write_text(text)
     found = {path.stem for path in execute.reached("from dmlib.a import f", tmp_path)}
     assert found == {"__init__", "a", "b", "c"}
+
+
+@pytest.mark.parametrize("port", ["taken", "http", "0", "70000"])
+def test_a_port_that_will_not_do_is_named_in_one_line(port):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1]) if port == "taken" else port
+        done = subprocess.run([sys.executable, "-m", "tools.live", port], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 1
+    was = rf"({port} \(Address already in use\)|'{port}')"
+    assert re.search(rf"^PORT was {was}; it must be .*, as in: make live PORT=\d", done.stderr)
+    assert len((done.stdout + done.stderr).splitlines()) == 1
 
 
 def environment(tmp_path, **settings) -> subprocess.CompletedProcess:

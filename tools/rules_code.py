@@ -18,6 +18,7 @@ LABEL = re.compile(r"eq-[a-z0-9]+(-[a-z0-9]+)*")
 MAX_COLUMNS = 75
 MAX_LINES = {"program": 45, "check": 30, "hide-input": 30, "hide-cell": 30, "remove-input": 30, "colab-setup": 30}
 MAX_VISIBLE = 15
+CEILINGS = {r"\[\|diff\| <= (\S+)\]": 1e-6, r"\[lower <= upper \+ (\S+)\]": 1e-6, r"\[\|z\| <= (\S+), N": 4.5}
 MOVING = range(1, 4)
 FACTORIES = {
     *("arange", "empty", "eye", "full", "linspace", "logspace", "ones", "rand", "randint", "randn", "randperm"),
@@ -133,6 +134,25 @@ def checked(name: str, book: Book) -> list[str]:
     return faults
 
 
+def narrow(name: str, book: Book) -> list[str]:
+    """A tolerance above the ceiling of its route has a reason beside it: a comment that begins with `wide:`."""
+    faults = []
+    for n, cell in code(book):
+        said = "".join(text for out in cell["outputs"] for text in out.get("text", ()))
+        found = [(float(bound), most) for rule, most in CEILINGS.items() for bound in re.findall(rule, said)]
+        wide = any(bound > most for bound, most in found)
+        if wide != bool(re.search(r"# wide: \w", source(cell))):
+            faults.append(
+                f"cell {n} has a {'wide tolerance without a reason' if wide else 'reason for none'} (# wide:)"
+            )
+    return faults
+
+
+def calm(name: str, book: Book) -> list[str]:
+    """No cell may raise: a page would be built with its traceback. An error that is the point is caught and printed."""
+    return [f"cell {n} is tagged raises-exception" for n, cell in code(book) if "raises-exception" in tags(cell)]
+
+
 def anchored(name: str, book: Book) -> list[str]:
     """Each numbered equation has a check that ran here, or is a definition."""
     with DEFINITIONS.open(encoding="utf8") as file:
@@ -242,4 +262,4 @@ def stray(function: ast.FunctionDef) -> list[str]:
     return found
 
 
-RULES = (short_code, plain_code, introduced, described, checked, anchored, moving, solved, portable)
+RULES = (short_code, plain_code, introduced, described, checked, narrow, calm, anchored, moving, solved, portable)

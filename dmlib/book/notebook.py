@@ -8,12 +8,15 @@ python -m dmlib.book.notebook record FILE...      execute, and store the text of
 from __future__ import annotations
 
 import inspect
+import io
+import itertools
 import json
 import os
 import re
 import sys
 import textwrap
 import time
+import tokenize
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -84,16 +87,42 @@ def normalize(book: dict[str, Any]) -> dict[str, Any]:
     """The normal form of a notebook (its JSON as a dictionary), with the outputs of check cells kept."""
     cells, ordinal = [], 0
     for place, cell in enumerate(book["cells"], start=1):
-        source = "\n".join(line.rstrip() for line in "".join(cell["source"]).split("\n")).strip("\n")
+        source = "".join(cell["source"])
+        source = _tidy_code(source) if cell["cell_type"] == "code" else _tidy_text(source)
         if not source:
             continue
         ordinal += cell["cell_type"] == "code"
-        new = {"cell_type": cell["cell_type"], "metadata": _metadata(cell, place), "source": _lines(source)}
+        new = {
+            "cell_type": cell["cell_type"],
+            "metadata": _metadata(cell, place),
+            "source": source.splitlines(keepends=True),
+        }
         if cell["cell_type"] == "code":
             new["outputs"] = _text(cell) if "check" in new["metadata"].get("tags", ()) else []
             new["execution_count"] = ordinal if new["outputs"] else None
         cells.append(new)
     return {"cells": cells, "metadata": {"kernelspec": KERNELSPEC}, "nbformat": 4, "nbformat_minor": 4}
+
+
+def _tidy_code(source: str) -> str:
+    """The lines without blanks at their ends, but for those within a string; what is not Python stays as it is."""
+    source = source.strip("\n")
+    try:
+        tokens = list(tokenize.generate_tokens(io.StringIO(source).readline))
+    except (tokenize.TokenError, SyntaxError):
+        return source
+    if source.startswith("%%") or any(token.type == tokenize.ERRORTOKEN for token in tokens):
+        return source
+    inside = {row for token in tokens for row in range(token.start[0], token.end[0])}
+    lines = enumerate(source.split("\n"), start=1)
+    return "\n".join(line if row in inside else line.rstrip() for row, line in lines).strip("\n")
+
+
+def _tidy_text(source: str) -> str:
+    """The lines without blanks at their ends, but for two or more before a line of text: Markdown breaks there."""
+    lines = itertools.pairwise([*source.split("\n"), ""])
+    kept = [line if after.strip() and re.search(r"\S {2,}$", line) else line.rstrip() for line, after in lines]
+    return "\n".join(kept).strip("\n")
 
 
 def _metadata(cell: dict[str, Any], place: int) -> dict[str, Any]:
@@ -113,24 +142,31 @@ def _metadata(cell: dict[str, Any], place: int) -> dict[str, Any]:
 def _text(cell: dict[str, Any]) -> list[dict[str, Any]]:
     """What a cell printed, as one output; nothing else."""
     text = "".join("".join(out["text"]) for out in cell["outputs"] if out.get("name") == "stdout")
-    return [{"name": "stdout", "output_type": "stream", "text": _lines(text)}] if text else []
-
-
-def _lines(text: str) -> list[str]:
-    return text.splitlines(keepends=True)
+    return [{"name": "stdout", "output_type": "stream", "text": text.splitlines(keepends=True)}] if text else []
 
 
 def _dump(book: dict[str, Any]) -> str:
     return json.dumps(book, ensure_ascii=False, indent=1, sort_keys=True) + "\n"
 
 
+def _normal(path: str | Path) -> dict[str, Any]:
+    """The normal form of a stored notebook; raises ValueError, in one line, where the file holds none of format 4."""
+    try:
+        book = json.loads(Path(path).read_text(encoding="utf-8-sig"))
+        found = f"one of format {book['nbformat']}" if "nbformat" in book else "JSON of another kind"
+        require(found == "one of format 4", "the notebook", found, "one of format 4")
+        return normalize(book)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        reason = error if isinstance(error, ValueError) else f"its JSON is not that of a notebook: {error!r}"
+        raise ValueError(f"{path}: {reason}") from None
+
+
 def check(path: str | Path) -> list[str]:
     """What keeps a stored notebook from being in normal form, in words; empty if nothing does."""
-    text = Path(path).read_text(encoding="utf-8")
     try:
-        normal = _dump(normalize(json.loads(text)))
-    except (ValueError, KeyError) as error:
-        return [f"{path}: {error}"]
+        normal, text = _dump(_normal(path)), Path(path).read_text(encoding="utf-8")
+    except (ValueError, OSError) as error:
+        return [str(error)]
     pairs = enumerate(zip([*text.splitlines(), ""], [*normal.splitlines(), ""]), start=1)
     first = next((f"line {n} is {a.strip()!r}, normal is {b.strip()!r}" for n, (a, b) in pairs if a != b), "its end")
     return [] if text == normal else [f"{path}: not in normal form: {first}"]
@@ -141,11 +177,14 @@ class CellFailed(RuntimeError):
 
 
 def run(book: Any, name: str, folder: Path, *, timeout: int = 600) -> None:
-    """Execute a notebook of nbformat in place, in a quiet kernel of its own; raise CellFailed where a cell fails."""
+    """Execute a notebook of nbformat in place, in a quiet kernel of this Python; raise CellFailed where one fails."""
+    from jupyter_client.kernelspec import KernelSpecManager
+    from jupyter_client.manager import AsyncKernelManager
     from nbclient import NotebookClient
     from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 
     client = NotebookClient(book, timeout=timeout, resources={"metadata": {"path": str(folder)}})
+    client.km = AsyncKernelManager(kernel_spec_manager=KernelSpecManager(kernel_dirs=[]))  # No other one by that name.
     client.store_widget_state, client.extra_arguments = False, ["--log-level=ERROR"]
     started: list[int] = []
     client.on_cell_execute = lambda cell, cell_index: started.append(cell_index + 1)
@@ -170,7 +209,7 @@ def record(path: str | Path) -> float:
     import nbformat
 
     path, start = Path(path), time.perf_counter()
-    book = normalize(json.loads(path.read_text(encoding="utf-8")))
+    book = _normal(path)
     live = nbformat.reads(_dump(book), as_version=4)
     run(live, path.stem, path.resolve().parent)
     for place, (cell, done) in enumerate(zip(book["cells"], live["cells"], strict=True), start=1):
@@ -179,9 +218,8 @@ def record(path: str | Path) -> float:
         require(not noise, f"cell {place} of {path.name}", f"one that wrote to stderr: {noise}", "quiet")
         if "check" in cell["metadata"].get("tags", ()):
             ok = bool(outputs) and all(out.get("name") == "stdout" for out in outputs)
-            require(
-                ok, f"check cell {place} of {path.name}", [o["output_type"] for o in outputs], "one that only prints"
-            )
+            kinds = [out["output_type"] for out in outputs]
+            require(ok, f"check cell {place} of {path.name}", kinds, "one that only prints")
             cell["outputs"] = outputs
     path.write_text(_dump(normalize(book)), encoding="utf-8")
     return time.perf_counter() - start
@@ -195,15 +233,15 @@ def main(arguments: list[str]) -> int:
         return 2
     problems: list[str] = []
     for path in map(Path, paths):
-        if command == "check":
-            problems += check(path)
-        elif command == "record":
-            try:
+        try:
+            if command == "check":
+                problems += check(path)
+            elif command == "record":
                 print(f"{path}: recorded in {record(path):.0f} s")
-            except (CellFailed, ValueError) as error:
-                problems.append(str(error))
-        else:
-            path.write_text(_dump(normalize(json.loads(path.read_text(encoding="utf-8")))), encoding="utf-8")
+            else:
+                path.write_text(_dump(_normal(path)), encoding="utf-8")
+        except (CellFailed, ValueError, OSError) as error:
+            problems.append(str(error))
     print(*problems, sep="\n", end="\n" if problems else "")
     return 1 if problems else 0
 

@@ -46,7 +46,7 @@ class Ledger:
         _require_tolerance("atol", atol)
         a, b = _tensor("actual", actual), _tensor("expected", expected)
         _require_same_shape(label, claim, a, b)
-        error = (a - b).abs().max().item()
+        error = _difference(a, b).abs().max().item()
         self._settle(error <= atol, "close", label, claim, f"|diff| <= {atol:g}", f"|diff| = {error:.3g}")
 
     def bound(self, label: str, lower: Any, upper: Any, *, slack: float | int = 0.0, claim: str) -> None:
@@ -57,7 +57,7 @@ class Ledger:
         if not isinstance(lower, (int, float)) and not isinstance(upper, (int, float)):
             _require_same_shape(label, claim, a, b)
         _require_entries(label, claim, a, b)
-        excess = (a - b).max().item()
+        excess = _difference(a, b).max().item()
         rule = "lower <= upper" + (f" + {slack:g}" if slack else "")
         self._settle(excess <= slack, "bound", label, claim, rule, f"lower - upper = {excess:.3g}")
 
@@ -68,7 +68,7 @@ class Ledger:
         """
         self._begin("monte_carlo", label, claim)
         require(isinstance(z, (int, float)) and math.isfinite(z) and z > 0, "z", z, "a positive number")
-        x, mu = _tensor("draws", draws), _tensor("expected", expected)
+        x, mu = _tensor("draws", draws).double(), _tensor("expected", expected).double()
         n = x.shape[0] if x.dim() else 0
         require(n >= 100, "the number of draws", n, "at least 100")
         _require_same_shape(label, claim, x[0], mu)
@@ -164,13 +164,28 @@ def _require_tolerance(name: str, value: float | int) -> None:
 
 
 def _tensor(name: str, x: Any) -> Tensor:
-    """Anything numeric as a float64 tensor on the CPU."""
+    """Anything numeric as a tensor on the CPU: int64 where it holds integers, else float64."""
     try:
-        x = torch.as_tensor(x).detach().cpu()
+        found = torch.as_tensor(x)
+        x = torch.as_tensor(x, dtype=torch.float64) if found.is_floating_point() else found
     except (TypeError, ValueError, RuntimeError):
         raise ValueError(f"{name} was {type(x).__name__}; it must be numbers") from None
     require(not x.is_complex(), f"the dtype of {name}", x.dtype, "real")
-    return x.double()
+    return x.detach().cpu() if x.is_floating_point() else x.detach().cpu().long()
+
+
+def _difference(a: Tensor, b: Tensor) -> Tensor:
+    """a - b in float64, exact for integers too, which float64 alone would round beyond 2**53."""
+    (high_a, low_a), (high_b, low_b) = _parts(a), _parts(b)
+    return (high_a - high_b) + (low_a - low_b)
+
+
+def _parts(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Two float64 tensors whose exact sum is x: the multiple of 2**32 below an integer, and the rest."""
+    if x.is_floating_point():
+        return x, torch.zeros_like(x)
+    low = x % 2**32
+    return (x - low).double(), low.double()
 
 
 def _require_entries(label: str, claim: str, a: Tensor, b: Tensor) -> None:

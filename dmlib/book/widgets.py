@@ -122,19 +122,19 @@ class Explorer:
         words = ipywidgets.HTML()
         sliders = {
             name: ipywidgets.SelectionSlider(
-                options=[(_text(value), i) for i, value in enumerate(values)],
-                description=name,
-                continuous_update=False,
+                options=[(_text(value), i) for i, value in enumerate(values)], description=name, continuous_update=False
             )
             for name, values in self.axes.items()
         }
 
         def redraw(change: object = None) -> None:
             values = {name: self.axes[name][slider.value] for name, slider in sliders.items()}
-            buffer = io.BytesIO()
-            self.pixels(values).save(buffer, "PNG")
-            picture.value = buffer.getvalue()
-            words.value = f"<small>{html.escape(self.words(values))}</small>"
+            try:
+                self.pixels(values).save(buffer := io.BytesIO(), "PNG")
+                picture.value, picture.layout.display, said = buffer.getvalue(), None, self.words(values)
+            except Exception as error:  # Of any kind: the function that draws is the reader's. It stands in its place.
+                picture.layout.display, said = "none", f"{type(error).__name__}: {error}"
+            words.value = f"<small>{html.escape(said)}</small>"
 
         for slider in sliders.values():
             slider.observe(redraw, names="value")

@@ -20,20 +20,27 @@ from dmlib.checks import Tensor, UInt8, require
 def load(name: str, sha256: str, *, folder: str, mirrors: Sequence[str], timeout: float = 20.0) -> UInt8[Tensor, "..."]:
     """The array of bytes in the IDX file `name`, whose uncompressed content has the hash `sha256`.
 
-    It is looked for, gzipped or not, in `$DMLIB_DATA/folder`, in `$DMLIB_DATA` and in the user's cache. Else
-    `name`.gz is downloaded into the cache from the first of `mirrors` (each ends in "/") that has it. A mirror that
-    is silent for `timeout` seconds is left. Raises ValueError where a file of `$DMLIB_DATA` has another content,
-    and leaves the file; RuntimeError where it is not here and no mirror has it.
+    It is looked for, gzipped or not, also with ".idx" in the place of "-idx", in `$DMLIB_DATA/folder`, in
+    `$DMLIB_DATA` and in the user's cache. Else `name`.gz is downloaded into the cache from the first of `mirrors`
+    (each ends in "/") that has it. A mirror that is silent for `timeout` seconds is left. Raises ValueError where a
+    file of `$DMLIB_DATA` has another content, and leaves the file; RuntimeError where it is not here and no mirror
+    has it, or where there is no place for a cache.
     """
-    cached = _cache() / folder / f"{name}.gz"
     content = _from_user(name, sha256, folder)
     if content is None:
-        content = _from_cache(cached, sha256)
+        cache = _cache() / folder
+        content = _from_cache(cache, name, sha256)
     if content is None:
         archive = _download(name, sha256, mirrors, timeout)
-        _store(archive, cached)
+        _store(archive, cache / f"{name}.gz")
         content = _content(archive, name, sha256)
     return _parse(content)
+
+
+def _files(folder: Path, name: str) -> list[Path]:
+    """The files in a folder that may be the one of this name."""
+    places = [folder / f"{stem}{end}" for stem in (name, name.replace("-idx", ".idx")) for end in (".gz", "")]
+    return [path for path in places if path.is_file()]
 
 
 def _from_user(name: str, sha256: str, folder: str) -> bytes | None:
@@ -41,20 +48,18 @@ def _from_user(name: str, sha256: str, folder: str) -> bytes | None:
     if not (root := os.environ.get("DMLIB_DATA")):
         return None
     require(os.path.isdir(root), "DMLIB_DATA", root, "a folder")
-    places = [Path(root) / inner / file for inner in (folder, "") for file in (f"{name}.gz", name)]
-    found = next((path for path in places if path.is_file()), None)
-    return None if found is None else _content(found.read_bytes(), str(found), sha256)
+    found = [*_files(Path(root) / folder, name), *_files(Path(root), name)]
+    return _content(found[0].read_bytes(), str(found[0]), sha256) if found else None
 
 
-def _from_cache(path: Path, sha256: str) -> bytes | None:
+def _from_cache(cache: Path, name: str, sha256: str) -> bytes | None:
     """The content of a file that was downloaded before, or None; a file that is not the right one is removed."""
-    if not path.is_file():
-        return None
-    try:
-        return _content(path.read_bytes(), str(path), sha256)
-    except ValueError:
-        path.unlink(missing_ok=True)
-        return None
+    for path in _files(cache, name):
+        try:
+            return _content(path.read_bytes(), str(path), sha256)
+        except ValueError:
+            path.unlink(missing_ok=True)
+    return None
 
 
 def _download(name: str, sha256: str, mirrors: Sequence[str], timeout: float) -> bytes:
@@ -97,7 +102,13 @@ def _store(archive: bytes, path: Path) -> None:
 
 
 def _cache() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dmlib"
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dmlib"
+    except RuntimeError:
+        message = (
+            "the home folder was not to be found; DMLIB_DATA must name a folder with the data, or XDG_CACHE_HOME one"
+        )
+        raise RuntimeError(f"{message} for downloads") from None
 
 
 def _parse(content: bytes) -> Tensor:

@@ -6,7 +6,7 @@ import hashlib
 
 import torch
 
-from dmlib.checks import Int64, Tensor, UInt8, require
+from dmlib.checks import Int64, Tensor, UInt8, require_choice
 from dmlib.data import idx
 
 DIGIT_LEVELS = 17
@@ -43,7 +43,7 @@ def digit_labels(split: str) -> Int64[Tensor, "N"]:
 
 
 def _split(split: str) -> tuple[Tensor, Tensor]:
-    require(split in SPLITS, "split", repr(split), f"one of {', '.join(SPLITS)}")
+    require_choice(split, "split", SPLITS)
     from sklearn.datasets import load_digits  # Slow to import, and needed here alone.
 
     source = load_digits()
@@ -72,5 +72,5 @@ def mnist_labels(split: str) -> Int64[Tensor, "N"]:
 
 
 def _mnist(files: dict[str, tuple[str, str]], split: str) -> Tensor:
-    require(split in files, "split", repr(split), f"one of {', '.join(files)}")
+    require_choice(split, "split", files)
     return idx.load(*files[split], folder="mnist", mirrors=MNIST_MIRRORS)

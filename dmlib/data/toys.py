@@ -6,7 +6,7 @@ import math
 
 import torch
 
-from dmlib.checks import Float, Tensor, require
+from dmlib.checks import Float, Tensor, integer, require_generator
 
 
 def two_moons(n: int, *, generator: torch.Generator) -> Float[Tensor, "n 2"]:
@@ -40,7 +40,8 @@ def checkerboard(n: int, *, generator: torch.Generator) -> Float[Tensor, "n 2"]:
 
 
 def _uniform(n: int, generator: torch.Generator) -> Tensor:
-    require(isinstance(n, int) and n >= 1, "n", n, "an integer, 1 or more")
+    n = integer(n, "n", 1)
+    require_generator(generator)
     return torch.rand(n, generator=generator, device=generator.device)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from dmlib.checks import Float, Tensor, require_all, require_float, require_like, widest_dtype
-from dmlib.diffusion.schedule import NoiseSchedule
+from dmlib.diffusion.schedule import NoiseSchedule, require_schedule
 from dmlib.probability.gaussian import Gaussian
 
 
@@ -14,6 +14,7 @@ def q_transition(schedule: NoiseSchedule, x_s: Tensor, s: Tensor, t: Tensor) -> 
 
     Eq. [eq-forward-transition].
     """
+    require_schedule(schedule)
     require_float(x_s, "x_s")
     alpha_bar_s, alpha_bar_t = _pair(schedule, s, t, x_s)
     signal = (alpha_bar_t / alpha_bar_s).sqrt()
@@ -26,6 +27,7 @@ def q_marginal(schedule: NoiseSchedule, x_0: Tensor, t: Tensor) -> Gaussian:
 
     Eq. [eq-marginal].
     """
+    require_schedule(schedule)
     require_float(x_0, "x_0")
     schedule.check(t, x_0)
     signal = schedule.at(schedule.alpha_bar.sqrt(), t, x_0)
@@ -38,6 +40,7 @@ def q_sample(schedule: NoiseSchedule, x_0: Tensor, t: Tensor, noise: Tensor) -> 
 
     Distributed as `q_marginal` and a smooth function of x_0. Eq. [eq-marginal], [eq-reparameterize].
     """
+    require_schedule(schedule)
     require_float(x_0, "x_0")
     require_like(noise, "noise", x_0, "x_0")
     schedule.check(t, x_0)
@@ -52,6 +55,7 @@ def q_posterior(schedule: NoiseSchedule, x_0: Tensor, x_t: Tensor, t: Tensor, s:
     s is t - 1 unless given. At s = 0 it is the point x_0, with variance exactly 0.
     Eq. [eq-posterior-general]; for s = t - 1 Eq. [eq-posterior-mean], [eq-posterior-variance].
     """
+    require_schedule(schedule)
     require_float(x_0, "x_0")
     require_like(x_t, "x_t", x_0, "x_0")
     if s is None:

@@ -13,8 +13,10 @@ from typing import Literal, NamedTuple
 
 import torch
 
-from dmlib.checks import Float, Tensor, pad_to, require, require_all, require_float, require_like, widest_dtype
-from dmlib.diffusion.schedule import NoiseSchedule
+from dmlib import checks
+from dmlib.checks import Float, Tensor, pad_to, require, require_all, require_float, require_like
+from dmlib.diffusion.contracts import require_prediction
+from dmlib.diffusion.schedule import NoiseSchedule, require_schedule
 from dmlib.probability.mixture import Denoiser
 
 Kind = Literal["x_0", "eps", "score", "v", "mean"]
@@ -53,10 +55,9 @@ def convert(
     require_float(x_t, "x_t")
     require_like(pred, "pred", x_t, "x_t")
     time = _time((src, dst), alpha_bar_t, alpha_bar_s, len(x_t) if x_t.dim() else None)
-    of_pred, of_x_t = _conversion(src, dst, time)
-    defined = torch.isfinite(of_pred) & torch.isfinite(of_x_t)
-    require_all(defined, "alpha_bar_t", time.alpha_bar_t, f"such that {src} at x_t determines {dst}: inside (0, 1)")
-    return _beside(of_pred, x_t) * pred + _beside(of_x_t, x_t) * x_t
+    of_pred, of_x_t = (_beside(c, x_t) for c in _conversion(src, dst, time))
+    _require_defined(of_pred, of_x_t, "alpha_bar_t", time.alpha_bar_t, f"such that {src} at x_t determines {dst}")
+    return of_pred * pred + of_x_t * x_t
 
 
 def target(
@@ -69,21 +70,22 @@ def target(
     require_float(x_0, "x_0")
     require_like(noise, "noise", x_0, "x_0")
     time = _time((kind,), alpha_bar_t, alpha_bar_s, len(x_0) if x_0.dim() else None)
-    of_x_0, of_noise = _mixing(kind, time)
-    defined = torch.isfinite(of_x_0) & torch.isfinite(of_noise)
-    require_all(defined, "alpha_bar_t", time.alpha_bar_t, f"less than 1 for {kind}")
-    return _beside(of_x_0, x_0) * x_0 + _beside(of_noise, x_0) * noise
+    of_x_0, of_noise = (_beside(c, x_0) for c in _mixing(kind, time))
+    _require_defined(of_x_0, of_noise, "alpha_bar_t", time.alpha_bar_t, f"less than 1 for {kind}")
+    return of_x_0 * x_0 + of_noise * noise
 
 
 def scheduled_target(
     kind: str, schedule: NoiseSchedule, x_0: Tensor, t: Tensor, noise: Tensor
 ) -> Float[Tensor, "B *event"]:
     """The `target` at times t in 1..T of a schedule; of kind "mean" for the step to t - 1."""
+    tables = _mixing(kind, _times((kind,), schedule))
     require_float(x_0, "x_0")
     require_like(noise, "noise", x_0, "x_0")
     schedule.check(t, x_0)
-    of_x_0, of_noise = _mixing(kind, _times((kind,), schedule))
-    return schedule.at(of_x_0, t, x_0) * x_0 + schedule.at(of_noise, t, x_0) * noise
+    of_x_0, of_noise = (schedule.at(table, t, x_0) for table in tables)
+    _require_defined(of_x_0, of_noise, "t", t, f"where {kind} is defined")
+    return of_x_0 * x_0 + of_noise * noise
 
 
 def elbo_weight(kind: str, alpha_bar_t: AlphaBar, alpha_bar_s: AlphaBar) -> Float[Tensor, "*B"]:
@@ -106,33 +108,32 @@ def as_denoiser(network: Network, schedule: NoiseSchedule, kind: str) -> Denoise
     Of kind "mean" the network predicts the mean of the step to t - 1. t is int64 [B] in 1..T.
     Eq. [eq-eps-to-x0], [eq-velocity], [eq-score-noise].
     """
-    return functools.partial(_denoised, network, schedule, _conversion(kind, "x_0", _times((kind,), schedule)))
+    checks.require_callable(network, "network")
+    return functools.partial(_denoised, network, schedule, kind, _conversion(kind, "x_0", _times((kind,), schedule)))
 
 
 def clamped(denoiser: Denoiser, low: float = -1.0, high: float = 1.0) -> Denoiser:
     """The denoiser with its predictions cut to low..high, where data are known to lie."""
+    checks.require_callable(denoiser, "denoiser")
+    checks.require_number(low, "low")
+    checks.require_number(high, "high")
     require(low < high, "low", low, f"less than high, {high}")
     return functools.partial(_clamped, denoiser, low, high)
 
 
-def require_prediction(pred: Tensor, x_t: Tensor) -> Tensor:
-    """The prediction itself; raises unless it has the shape and dtype of x_t."""
-    require(pred.shape == x_t.shape, "the shape of the prediction", tuple(pred.shape), f"{tuple(x_t.shape)}, as x_t")
-    require(pred.dtype == x_t.dtype, "the dtype of the prediction", pred.dtype, f"{x_t.dtype}, that of x_t")
-    return pred
-
-
 def _clamped(denoiser: Denoiser, low: float, high: float, x_t: Tensor, t: Tensor) -> Float[Tensor, "B *event"]:
-    return denoiser(x_t, t).clamp(low, high)
+    require_float(x_t, "x_t")
+    return require_prediction(denoiser(x_t, t), x_t).clamp(low, high)
 
 
 def _denoised(
-    network: Network, schedule: NoiseSchedule, tables: tuple[Tensor, Tensor], x_t: Tensor, t: Tensor
+    network: Network, schedule: NoiseSchedule, kind: str, tables: tuple[Tensor, Tensor], x_t: Tensor, t: Tensor
 ) -> Float[Tensor, "B *event"]:
     require_float(x_t, "x_t")
     schedule.check(t, x_t)
-    pred = require_prediction(network(x_t, t), x_t)
     of_pred, of_x_t = (schedule.at(table, t, x_t) for table in tables)
+    _require_defined(of_pred, of_x_t, "t", t, f"such that {kind} at x_t determines x_0")
+    pred = require_prediction(network(x_t, t), x_t)
     return of_pred * pred + of_x_t * x_t
 
 
@@ -189,8 +190,9 @@ def _conversion(src: str, dst: str, at: _Time) -> tuple[Tensor, Tensor]:
 
 def _times(kinds: tuple[str, ...], schedule: NoiseSchedule) -> _Time:
     """All times 0..T of a schedule, each with the one before it; nothing reads those of t = 0."""
-    before = torch.cat([schedule.alpha_bar[:1], schedule.alpha_bar[:-1]])
+    require_schedule(schedule)
     _require_kinds(kinds)
+    before = torch.cat([schedule.alpha_bar[:1], schedule.alpha_bar[:-1]])
     return _roots(schedule.alpha_bar, before)
 
 
@@ -204,6 +206,8 @@ def _time(
         return _roots(alpha_bar_t, torch.ones_like(alpha_bar_t))
     require(alpha_bar_s is not None, "alpha_bar_s", None, "given: the mean is that of a step from t to s")
     alpha_bar_s = _exact(alpha_bar_s, "alpha_bar_s", size).to(alpha_bar_t.device)
+    ok = alpha_bar_s.shape == alpha_bar_t.shape or not (alpha_bar_s.dim() and alpha_bar_t.dim())
+    require(ok, "the shape of alpha_bar_s", tuple(alpha_bar_s.shape), f"() or {tuple(alpha_bar_t.shape)}")
     alpha_bar_t, alpha_bar_s = torch.broadcast_tensors(alpha_bar_t, alpha_bar_s)
     require_all(alpha_bar_s > alpha_bar_t, "alpha_bar_s", alpha_bar_s, "greater than alpha_bar_t: s < t")
     return _roots(alpha_bar_t, alpha_bar_s)
@@ -216,19 +220,26 @@ def _roots(alpha_bar_t: Tensor, alpha_bar_s: Tensor) -> _Time:
 
 def _require_kinds(kinds: tuple[str, ...]) -> None:
     for kind in kinds:
-        require(kind in _FORMS, "kind", repr(kind), f"one of {', '.join(_FORMS)}")
+        checks.require_choice(kind, "kind", _FORMS)
 
 
 def _exact(alpha_bar: AlphaBar, name: str, size: int | None) -> Tensor:
     """alpha_bar as a tensor () or [B] in the widest dtype of its device; raises unless in [0, 1]."""
     if not isinstance(alpha_bar, Tensor):
+        checks.require_number(alpha_bar, name, "one number or a tensor")
         require(0 <= alpha_bar <= 1, name, alpha_bar, "in [0, 1]")
         return torch.tensor(alpha_bar, dtype=torch.float64)
     require_float(alpha_bar, name)
     ok = alpha_bar.dim() == 0 or (alpha_bar.dim() == 1 and size in (None, len(alpha_bar)))
     require(ok, f"the shape of {name}", tuple(alpha_bar.shape), f"() or ({'B' if size is None else size},)")
     require_all((alpha_bar >= 0) & (alpha_bar <= 1), name, alpha_bar, "in [0, 1]")
-    return alpha_bar.to(widest_dtype(alpha_bar.device))
+    return alpha_bar.to(checks.widest_dtype(alpha_bar.device))
+
+
+def _require_defined(one: Tensor, other: Tensor, name: str, time: Tensor, must: str) -> None:
+    """Raise at the first time where a coefficient, () or [B, 1, .., 1] in the dtype of the data, is not finite."""
+    defined = (torch.isfinite(one) & torch.isfinite(other)).reshape(time.shape)
+    require_all(defined, name, time, f"{must}, with coefficients finite in {one.dtype}")
 
 
 def _beside(coefficient: Tensor, x: Tensor) -> Tensor:

@@ -10,10 +10,19 @@ from typing import NamedTuple
 
 import torch
 
-from dmlib.checks import Tensor, require, require_float, require_shape
+from dmlib.checks import (
+    Tensor,
+    integers,
+    require,
+    require_callable,
+    require_float,
+    require_generator,
+    require_number,
+    require_shape,
+)
 from dmlib.diffusion.bounds import Variance, reverse_step
-from dmlib.diffusion.parameterization import require_prediction
-from dmlib.diffusion.schedule import NoiseSchedule
+from dmlib.diffusion.contracts import require_prediction
+from dmlib.diffusion.schedule import NoiseSchedule, require_schedule
 from dmlib.probability.gaussian import Gaussian, sample
 from dmlib.probability.mixture import Denoiser
 
@@ -42,6 +51,8 @@ def ancestral(
     (default all). `variance` is that of `reverse_step`, for the steps between the times; the step to 0 is its mean.
     No gradients. Eq. [eq-ancestral-step]; [Ho2020].
     """
+    require_schedule(schedule)
+    require_generator(generator)
     chosen = _chosen(schedule, times)
     short = _shortened(schedule, chosen)
     if isinstance(variance, Tensor):
@@ -72,8 +83,12 @@ def ddim(
     0 it needs a generator. `times`, x_T and `keep` are those of `ancestral`. No gradients.
     Eq. [eq-ddim-step]; [Song2021DDIM].
     """
+    require_schedule(schedule)
+    require_number(eta, "eta")
     require(0 <= eta <= 1, "eta", eta, "in [0, 1]")
     require(eta == 0 or generator is not None, "generator", None, "a torch.Generator where eta > 0")
+    if generator is not None:
+        require_generator(generator)
     chosen = _chosen(schedule, times)
     short = _shortened(schedule, chosen)
     tables = _ddim_tables(short.alpha_bar, eta)
@@ -104,6 +119,7 @@ def _run(
     generator: torch.Generator | None,
 ) -> Trajectory:
     """The states that `step` (x, x_0_hat, index in the short schedule) leads through; without generator its means."""
+    require_callable(denoiser, "denoiser")
     require_float(x, "x_T")
     require(x.dim() >= 1, "the shape of x_T", tuple(x.shape), "(B, *event)")
     kept = _kept(keep, times)
@@ -124,7 +140,7 @@ def _run(
 
 def _chosen(schedule: NoiseSchedule, times: Sequence[int] | Tensor | None) -> Tensor:
     """The times as int64 [N+1] on the CPU; raises unless they strictly decrease from at most T to 0."""
-    times = _integers(range(schedule.T, -1, -1) if times is None else times, "times")
+    times = torch.tensor(integers(range(schedule.T, -1, -1) if times is None else times, "times"), dtype=torch.int64)
     require(len(times) >= 2, "the length of times", len(times), "at least 2")
     require(times[-1].item() == 0, "the last of times", times[-1].item(), "0, the data")
     require(times[0].item() <= schedule.T, "the first of times", times[0].item(), f"at most T, which is {schedule.T}")
@@ -135,20 +151,11 @@ def _chosen(schedule: NoiseSchedule, times: Sequence[int] | Tensor | None) -> Te
 def _kept(keep: Sequence[int] | Tensor | None, times: Tensor) -> set[int]:
     if keep is None:
         return set(times.tolist())
-    kept = set(_integers(keep, "keep").tolist())
+    kept = set(integers(keep, "keep"))
     require(len(kept) > 0, "keep", [], "some of times")
     foreign = sorted(kept - set(times.tolist()))
     require(not foreign, "keep", foreign, "among the times")
     return kept
-
-
-def _integers(values: Sequence[int] | Tensor, name: str) -> Tensor:
-    """As an int64 tensor [N] on the CPU, where the loop over steps runs."""
-    values = values if isinstance(values, Tensor) else torch.tensor(list(values), dtype=torch.int64)
-    require(values.device.type == "cpu", f"the device of {name}", values.device, "the CPU")
-    require(values.dtype == torch.int64, f"the dtype of {name}", values.dtype, "torch.int64")
-    require(values.dim() == 1, f"the shape of {name}", tuple(values.shape), "(N + 1,)")
-    return values
 
 
 def _shortened(schedule: NoiseSchedule, times: Tensor) -> NoiseSchedule:

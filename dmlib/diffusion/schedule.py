@@ -12,7 +12,19 @@ from functools import cached_property
 
 import torch
 
-from dmlib.checks import Float, Tensor, pad_to, require, require_all, require_float, require_shape
+from dmlib.checks import (
+    Float,
+    Tensor,
+    integer,
+    pad_to,
+    require,
+    require_all,
+    require_beside,
+    require_choice,
+    require_float,
+    require_number,
+    require_shape,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,10 +75,11 @@ class NoiseSchedule:
 
     def check(self, t: Tensor, like: Tensor, name: str = "t", first: int = 1) -> None:
         """Raise unless `t` is int64, one entry for each example of `like`, in first..T."""
+        require(isinstance(like, Tensor), "the data", type(like).__name__, "a tensor")
         require(like.dim() >= 1, "the number of dimensions of the data", 0, "at least 1, the batch")
         require_shape(t, name, like.shape[0])
         require(t.dtype == torch.int64, f"the dtype of {name}", t.dtype, "torch.int64")
-        require(t.device == like.device, f"the device of {name}", t.device, f"{like.device}, that of the data")
+        require_beside(t, name, like, "the data")
         require_all((t >= first) & (t <= self.T), name, t, f"in {first}..{self.T}")
 
     def at(self, table: Tensor, t: Tensor, like: Tensor, dtype: torch.dtype | None = None) -> Float[Tensor, "B *ones"]:
@@ -80,17 +93,25 @@ class NoiseSchedule:
         return pad_to(table[t], like)
 
 
+def require_schedule(schedule: object) -> None:
+    """Raise unless `schedule` is a NoiseSchedule."""
+    require(isinstance(schedule, NoiseSchedule), "schedule", type(schedule).__name__, "a NoiseSchedule")
+
+
 def from_betas(beta: Tensor) -> NoiseSchedule:
     """The schedule whose steps t = 1..T add the variances `beta`, [T] in float64, each in (0, 1)."""
     require_shape(beta, "beta", None)
     require(beta.dtype == torch.float64, "the dtype of beta", beta.dtype, "torch.float64")
+    require(beta.device.type == "cpu", "the device of beta", beta.device, "the CPU")
     require_all((beta > 0) & (beta < 1), "beta", beta, "in (0, 1)")
     return NoiseSchedule(torch.cat([beta.new_ones(1), (1 - beta).cumprod(0)]))
 
 
 def linear(T: int, beta_1: float = 1e-4, beta_T: float = 0.02) -> NoiseSchedule:
     """The schedule whose beta grows linearly from beta_1 to beta_T [Ho2020]."""
-    require(isinstance(T, int) and T >= 1, "T", T, "an integer of at least 1")
+    T = integer(T, "T", 1)
+    require_number(beta_1, "beta_1")
+    require_number(beta_T, "beta_T")
     return from_betas(torch.linspace(beta_1, beta_T, T, dtype=torch.float64))
 
 
@@ -99,7 +120,9 @@ def cosine(T: int, s: float = 0.008, max_beta: float = 0.999) -> NoiseSchedule:
 
     `s` keeps the first steps from being too small; `max_beta` keeps the last ones from erasing all signal.
     """
-    require(isinstance(T, int) and T >= 1, "T", T, "an integer of at least 1")
+    T = integer(T, "T", 1)
+    require_number(s, "s")
+    require_number(max_beta, "max_beta")
     require(s >= 0 and math.isfinite(s), "s", s, "finite and at least 0")
     require(0 < max_beta < 1, "max_beta", max_beta, "in (0, 1)")
     angle = (torch.arange(T + 1, dtype=torch.float64) / T + s) / (1 + s) * math.pi / 2
@@ -112,9 +135,10 @@ SCHEDULES = {"linear": linear, "cosine": cosine}
 
 def build(spec: dict) -> NoiseSchedule:
     """The schedule that a plain dictionary describes: a "name", "linear" or "cosine", and the arguments of that one."""
+    require(isinstance(spec, dict), "spec", repr(spec), "a dictionary")
     options = dict(spec)
     name = options.pop("name", None)
-    require(name in SCHEDULES, "spec['name']", repr(name), f"one of {', '.join(SCHEDULES)}")
+    require_choice(name, "spec['name']", SCHEDULES)
     known = list(inspect.signature(SCHEDULES[name]).parameters)
     if not options.keys() <= set(known):
         raise ValueError(f"the keys of spec for {name!r} were {sorted(options)}; they must be among {known}")

@@ -10,10 +10,21 @@ from collections.abc import Iterable
 
 import torch
 
-from dmlib.checks import Float, Tensor, per_example, require, require_all, require_float, require_like, require_shape
+from dmlib.checks import (
+    Float,
+    Tensor,
+    integer,
+    per_example,
+    require,
+    require_all,
+    require_callable,
+    require_float,
+    require_like,
+    require_shape,
+)
+from dmlib.diffusion.contracts import require_prediction
 from dmlib.diffusion.forward import q_posterior, q_sample
-from dmlib.diffusion.parameterization import require_prediction
-from dmlib.diffusion.schedule import NoiseSchedule
+from dmlib.diffusion.schedule import NoiseSchedule, require_schedule
 from dmlib.probability.mixture import Denoiser
 
 
@@ -24,7 +35,10 @@ def prediction_errors(
 
     `noises` has T tensors like x_0; noise t makes x_t. No gradients. Raises where there are fewer or more than T.
     """
+    require_schedule(schedule)
+    require_callable(denoiser, "denoiser")
     require_float(x_0, "x_0")
+    require(isinstance(noises, Iterable), "noises", type(noises).__name__, "T tensors, one at a time")
     columns = []
     with torch.no_grad():
         for t, noise in enumerate(noises, start=1):
@@ -44,6 +58,7 @@ def best_variance(schedule: NoiseSchedule, errors: Tensor, event_dims: int) -> F
     float64, with 0 at t = 0 and 1, where there is no step to fit. Eq. [eq-optimal-variance]; [Bao2022].
     """
     _require_errors(schedule, errors, event_dims)
+    require(len(errors) > 0, "the number of rows of errors", 0, "1 or more")
     posterior, weight = (table.to(errors.device) for table in _steps(schedule))
     mean = errors.double().mean(0)
     return posterior + weight**2 * torch.cat([mean.new_zeros(1), mean]) / event_dims
@@ -63,6 +78,7 @@ def step_costs(
     if isinstance(variance, str):
         require(variance in tables, "variance", repr(variance), "'posterior', 'beta' or a table [T+1]")
         variance = tables[variance]
+    require_float(variance, "variance")
     require_shape(variance, "variance", schedule.T + 1)
     ours = variance[2:].double().to(errors.device)
     require_all(ours > 0, "variance", ours, "more than 0 from t = 2 on")
@@ -80,7 +96,8 @@ def _steps(schedule: NoiseSchedule) -> tuple[Tensor, Tensor]:
 
 
 def _require_errors(schedule: NoiseSchedule, errors: Tensor, event_dims: int) -> None:
+    require_schedule(schedule)
     require_float(errors, "errors")
     require_shape(errors, "errors", None, schedule.T)
     require_all(errors >= 0, "errors", errors, "0 or more")
-    require(isinstance(event_dims, int) and event_dims >= 1, "event_dims", event_dims, "an integer, 1 or more")
+    event_dims = integer(event_dims, "event_dims", 1)

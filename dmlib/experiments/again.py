@@ -1,4 +1,4 @@
-"""Measure the networks that the package ships once more, and put what is found into their records.
+"""Measure the networks that the package ships once more, and put what is found into their records and cards.
 
 python -m dmlib.experiments.again ddpm-digits vae-digits
 
@@ -10,23 +10,29 @@ from __future__ import annotations
 import dataclasses
 import sys
 
-from dmlib.experiments import command, ddpm, recorded, vae
+from dmlib.experiments import command, ddpm, measure, recorded, vae
 from dmlib.learning import checkpoints
 
 EXPERIMENTS = {"ddpm": ddpm, "vae": vae}
 
 
 def again(name: str) -> None:
-    """Measure one shipped network and rewrite the metrics and the samples of its record."""
+    """Measure one shipped network; rewrite the metrics and the samples of its record, and the results of its card."""
     model, card = checkpoints.pretrained(name)
     old, experiment = recorded.record(name), EXPERIMENTS[name.split("-")[0]]
     preset = experiment.PRESETS[card["data"]]
     free = {f.name for f in dataclasses.fields(preset) if f.metadata.get("free")}
     config = dataclasses.replace(preset, **{key: old.config[key] for key in old.config.keys() - free})
-    found = experiment.measured(model, config, recorded.RECORDS / name)
-    found |= {"parameters": sum(weights.numel() for weights in model.parameters())}
-    found |= {key: old.metrics[key] for key in ("duration", "history")}
-    command.write(recorded.RECORDS / name / "metrics.json", found)
+    with checkpoints.replacing(recorded.RECORDS / name) as fresh:
+        found = experiment.measured(model, config, fresh)
+        found |= {"parameters": sum(weights.numel() for weights in model.parameters())}
+        found |= {key: old.metrics[key] for key in ("duration", "history")}
+        command.write(fresh / "metrics.json", found)
+        for part in ("config", "environment"):
+            command.write(fresh / f"{part}.json", getattr(old, part))
+        recorded.seal(fresh)
+    with checkpoints.replacing(checkpoints.WEIGHTS) as fresh:
+        command.write(fresh / f"{name}.json", card | {"results": measure.headline(found)})
     command.say(f"{name}: {found['bits_per_dim']:.4f} bits per dimension, distance {found['frechet_pooled']:.2f}")
 
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import json
 import platform
 import re
+import signal
 import sys
 import types
 import typing
+import warnings
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -19,9 +22,9 @@ import torch
 import torch.distributed as dist
 from PIL import Image
 
-from dmlib.checks import Tensor
+from dmlib.checks import Tensor, integer, require
 from dmlib.experiments import recorded
-from dmlib.learning import processes
+from dmlib.learning import checkpoints, processes
 from dmlib.learning.config import TrainConfig, free
 from dmlib.networks.reduced import choose
 
@@ -37,6 +40,24 @@ class RunConfig(TrainConfig):
     name: str = free("")  # Of the folder in runs/; the experiment and its data, unless given.
     keep: bool = free(False)  # Whether the record goes into the package, for `experiments.record`.
     publish: bool = free(False)  # Whether the weights go into the package, in half precision, with a card.
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        ok = self.name == Path(self.name).name != ".."
+        require(ok, "name", repr(self.name), "that of a folder in runs/, without a path")
+
+
+@dataclasses.dataclass(frozen=True)
+class SampledConfig(RunConfig):
+    """What a run takes whose samples are judged."""
+
+    sets: int = free(5)  # Of samples, each from a seed of its own.
+    samples: int = free(397)  # Of each set, as many as there are held-out digits.
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        integer(self.sets, "sets", 1)
+        integer(self.samples, "samples", 8)  # A row of the picture; the judge takes 4.
 
 
 Config = TypeVar("Config", bound=RunConfig)
@@ -103,34 +124,47 @@ def main(experiment: Any, presets: dict[str, Config], run: Callable[[Config, Pat
     config = parse(experiment, presets, sys.argv[1:])
     name = config.name or f"{experiment.__spec__.name.split('.')[-1]}-{config.data}"
     folder = RUNS / name
+    checkpoint = config.checkpoint or str(folder / "checkpoint.safetensors")
+    config = dataclasses.replace(config, name=name, checkpoint=checkpoint)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        checkpoint = config.checkpoint or str(folder / "checkpoint.safetensors")
-        config = dataclasses.replace(config, name=name, checkpoint=checkpoint)
-        metrics = run(config, folder)
-        if processes.is_first():
-            write(folder / "config.json", dataclasses.asdict(config))
-            write(folder / "environment.json", environment(config))
-            write(folder / "metrics.json", metrics)
-            if config.keep:
-                recorded.keep(folder)
-            say(f"{name}: recorded in {folder}")
+        with processes.handled(signal.default_int_handler), warnings.catch_warnings():
+            warnings.showwarning = lambda message, *rest, **more: say(f"{name}: {message}", sys.stderr)
+            processes.join(config.device)
+            _record(config, run, folder)
         return 0
     except (ValueError, RuntimeError, OSError) as error:
         print(f"{name}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt as error:
-        print(f"{name}: {error}", file=sys.stderr)
+        stopped = f"stopped outside of training; the same command continues from {checkpoint}"
+        say(f"{name}: {str(error) or stopped}", sys.stderr)
         return 130
     finally:
         if dist.is_available() and dist.is_initialized():
             dist.destroy_process_group()
 
 
-def say(line: str) -> None:
-    """Print a line, once for all processes."""
+def _record(config: Config, run: Callable[[Config, Path], dict[str, Any]], folder: Path) -> None:
+    """Run, and put all that it leaves into the place of an older record at once."""
+    if not processes.is_first():
+        run(config, folder)
+        return
+    with processes.alone(folder / "lock"):
+        with checkpoints.replacing(folder) as fresh:
+            write(fresh / "metrics.json", run(config, fresh))
+            write(fresh / "config.json", dataclasses.asdict(config))
+            write(fresh / "environment.json", environment(config))
+            recorded.seal(fresh)
+        if config.keep:
+            recorded.keep(folder)
+    say(f"{config.name}: recorded in {folder}")
+
+
+def say(line: str, to: Any = None) -> None:
+    """Print a line, once for all processes; a run goes on where nobody listens any more."""
     if processes.is_first():
-        print(line, flush=True)
+        with contextlib.suppress(OSError):
+            print(line, file=to, flush=True)
 
 
 def progress(entry: dict[str, Any]) -> None:

@@ -20,7 +20,7 @@ import torch
 from torch import nn
 
 from dmlib import metrics, rng
-from dmlib.checks import Tensor, require
+from dmlib.checks import Tensor, integer, require
 from dmlib.diffusion import bounds, parameterization, sampling, schedule, variances
 from dmlib.diffusion.forward import q_sample
 from dmlib.diffusion.schedule import NoiseSchedule
@@ -32,9 +32,18 @@ from dmlib.networks import build
 from dmlib.probability.likelihoods import to_unit
 from dmlib.probability.mixture import Denoiser
 
+KINDS = ("x_0", "eps", "score", "v", "mean")
+CHOICES = {"schedule": ("linear", "cosine"), "kind": KINDS, "weighting": ("simple", "elbo")}
+
+
+def noise(config: DDPMConfig) -> dict[str, Any]:
+    """What schedule.build takes."""
+    betas = {"beta_1": config.beta_1, "beta_T": config.beta_T} if config.schedule == "linear" else {}
+    return {"name": config.schedule, "T": config.T, **betas}
+
 
 @dataclass(frozen=True)
-class DDPMConfig(command.RunConfig):
+class DDPMConfig(command.SampledConfig):
     """A diffusion model of images and its training."""
 
     steps: int = 3000
@@ -48,17 +57,28 @@ class DDPMConfig(command.RunConfig):
     T: int = 200
     beta_1: float = 1e-3  # Of a linear schedule, as is beta_T.
     beta_T: float = 0.1
-    kind: str = "eps"  # What the network predicts: x_0, eps, score or v.
+    kind: str = "eps"  # What the network predicts: x_0, eps, score, v or mean.
     weighting: str = "simple"  # simple: the plain squared error; elbo: the bound's own weights.
     patch: int = 1
     widths: tuple[int, ...] = (32, 64)
     blocks: int = 1
     time_conditional: bool = True  # Whether the network sees t.
     bound_images: int = free(397)  # Held-out images of the bound.
-    bound_steps: int = free(200)  # Of the chain whose bound is measured: T or fewer, evenly spaced.
-    sets: int = free(5)  # Of samples, each from a seed of its own.
-    samples: int = free(397)  # Of each set, as many as there are held-out digits.
-    sampling_steps: int = free(200)  # All T with the posterior variance; fewer are DDIM steps.
+    bound_steps: int | None = free(None)  # Of the chain whose bound is measured, evenly spaced; None: all T.
+    sampling_steps: int | None = free(None)  # None: all T, with the posterior variance; fewer are DDIM steps.
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        integer(self.T, "T", 1)
+        integer(self.bound_images, "bound_images", 2)  # A standard error takes two.
+        for name in ("bound_steps", "sampling_steps"):
+            ok = getattr(self, name) is None or 1 <= getattr(self, name) <= self.T
+            require(ok, name, getattr(self, name), f"None or in 1..{self.T}, the steps T of the chain")
+        for name, known in CHOICES.items():
+            require(getattr(self, name) in known, name, repr(getattr(self, name)), f"one of {', '.join(known)}")
+        for name in ("beta_1", "beta_T"):
+            require(0 < getattr(self, name) < 1, name, getattr(self, name), "in (0, 1)")
+        schedule.build(noise(self))  # Raises where so many steps leave nothing of the data.
 
 
 PRESETS = {
@@ -66,22 +86,14 @@ PRESETS = {
     "mnist": DDPMConfig(
         data="mnist", steps=20000, batch_size=64, lr=1e-3, ema_decay=0.999, amp_dtype="auto", log_every=500,
         schedule="cosine", T=1000, kind="v", patch=2, widths=(64, 96), bound_images=100,
-        bound_steps=1000, samples=400, sampling_steps=50,
+        samples=400, sampling_steps=50,
     ),
 }  # fmt: skip
 
 
-def noise(config: DDPMConfig) -> dict[str, Any]:
-    """What schedule.build takes."""
-    betas = {"beta_1": config.beta_1, "beta_T": config.beta_T} if config.schedule == "linear" else {}
-    return {"name": config.schedule, "T": config.T, **betas}
-
-
 def objective(config: DDPMConfig, noise_schedule: NoiseSchedule, levels: int) -> Objective:
     """What the configuration minimizes, on images of `levels` levels that are put on [-1, 1]."""
-    weightings = {"simple": _simple, "elbo": _elbo}
-    require(config.weighting in weightings, "weighting", repr(config.weighting), "'simple' or 'elbo'")
-    loss = functools.partial(weightings[config.weighting], noise_schedule, config.kind, levels)
+    loss = functools.partial({"simple": _simple, "elbo": _elbo}[config.weighting], noise_schedule, config.kind, levels)
     draw = functools.partial(bounds.draw, schedule=noise_schedule)
     return Objective(draw, loss, functools.partial(to_unit, levels=levels))
 
@@ -99,13 +111,14 @@ def _elbo(s: NoiseSchedule, kind: str, levels: int, network: Any, x_0: Tensor, t
 def draw_samples(denoiser: Denoiser, s: NoiseSchedule, config: DDPMConfig, event: tuple[int, ...]) -> list[Tensor]:
     """Sets of config.samples images on [-1, 1], one of each seed; all T steps, or fewer of DDIM."""
     device, sets = processes.available(config.device), []
-    times = torch.linspace(s.T, 0, config.sampling_steps + 1).round().long()
+    steps = config.sampling_steps or s.T
+    times = torch.linspace(s.T, 0, steps + 1).round().long()
     for seed in range(config.sets):
         images = []
         for i, n in enumerate(measure.batches(config.samples)):
             g = rng.generator(seed, 1, i, device=device)
             x_T = torch.randn(n, *event, generator=g, device=device)
-            if config.sampling_steps == s.T:
+            if steps == s.T:
                 path = sampling.ancestral(denoiser, s, x_T, generator=g, keep=[0])
             else:
                 path = sampling.ddim(denoiser, s, x_T, times=times, keep=[0])
@@ -120,7 +133,7 @@ def held_out_bound(denoiser: Denoiser, s: NoiseSchedule, config: DDPMConfig, sou
     The chain has `bound_steps` of the T times, evenly spaced. Beside the posterior's variance stands the best one,
     fitted to images that are not judged [eq-optimal-variance].
     """
-    kept = torch.linspace(0, s.T, config.bound_steps + 1).round().long()
+    kept = torch.linspace(0, s.T, (config.bound_steps or s.T) + 1).round().long()
     chain = NoiseSchedule(s.alpha_bar[kept])
     other = source.train if source.validation is None else source.validation
     device = processes.available(config.device)

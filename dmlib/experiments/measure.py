@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Iterator
+from statistics import fmean
 from typing import Any, NamedTuple
 
 import torch
@@ -101,6 +102,14 @@ def bound(total: Tensor, event_dims: int) -> dict[str, Any]:
     return {"images": len(bits), "bits": plain(bits), "bits_per_dim": bits.mean().item(), "bits_per_dim_error": error}
 
 
+def headline(found: dict[str, Any]) -> dict[str, Any]:
+    """What a card says of a run: its single numbers, and the means over its sets of samples."""
+    single = {name: value for name, value in found.items() if isinstance(value, int | float)}
+    return single | {
+        name: fmean(found[name]) for name in ("frechet", "precision", "recall", "unclear") if name in found
+    }
+
+
 def conclude(config: command.RunConfig, result: TrainResult, found: dict[str, Any], card: dict[str, Any]) -> dict:
     """The metrics of a run; where the configuration says publish, the weights and their card go into the package."""
     where = command.environment(config)
@@ -110,7 +119,12 @@ def conclude(config: command.RunConfig, result: TrainResult, found: dict[str, An
             name: value for name, value in dataclasses.asdict(config).items() if name not in ("checkpoint", "publish")
         }
         run = {"config": kept, "seed": config.seed, "device": where["device"], "environment": where}
-        about = {"data": config.data, "duration": duration, "results": found, "levels": source(config.data).levels}
+        about = {
+            "data": config.data,
+            "duration": duration,
+            "results": headline(found),
+            "levels": source(config.data).levels,
+        }
         checkpoints.publish(config.name, result.ema.cpu(), card | about | run)
     parameters = sum(weights.numel() for weights in result.ema.parameters())
     return found | {"parameters": parameters, "duration": duration, "history": result.history}

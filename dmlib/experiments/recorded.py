@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -12,10 +13,12 @@ import torch
 from PIL import Image
 
 from dmlib.checks import Tensor, UInt8, require
+from dmlib.learning import checkpoints
 
 RECORDS = Path(__file__).with_name("records")
 TEXTS = ("config", "metrics", "environment")
 SHEET = "samples.png"
+SEAL = "SHA256"
 
 
 class Record(NamedTuple):
@@ -28,16 +31,30 @@ class Record(NamedTuple):
 
 
 def record(name: str, *, folder: Path = RECORDS) -> Record:
-    """The recorded run of this name; raises where there is none, or where a part of it is missing."""
+    """The recorded run of this name; raises where there is none, or where it is not as the run left it."""
     names = sorted(path.name for path in folder.iterdir() if path.is_dir())
     require(name in names, "name", repr(name), f"one of {', '.join(names)}")
+    beside = folder / name / SEAL
+    kept = beside.read_text("utf-8").strip() if beside.exists() else "missing"
+    require(kept == digest(folder / name), f"the digest of {name}", kept, "that of what the run left")
     texts = [json.loads((folder / name / f"{part}.json").read_text("utf-8")) for part in TEXTS]
     sheet = folder / name / SHEET
     return Record(*texts, torch.from_numpy(np.array(Image.open(sheet).convert("L"))) if sheet.exists() else None)
 
 
+def digest(run: Path) -> str:
+    """The SHA-256 of all that `record` reads from the folder of a run; raises where a part is missing."""
+    files = [*(run / f"{part}.json" for part in TEXTS), *run.glob(SHEET)]
+    return hashlib.sha256(b"".join(file.name.encode() + file.read_bytes() for file in files)).hexdigest()
+
+
+def seal(run: Path) -> None:
+    """Write the digest of a finished run beside its files."""
+    (run / SEAL).write_text(digest(run) + "\n", encoding="utf-8")
+
+
 def keep(run: Path, *, folder: Path = RECORDS) -> None:
     """Copy what `record` reads from the folder of a run into the package, in the place of a run of the same name."""
-    (folder / run.name).mkdir(parents=True, exist_ok=True)
-    for file in [*(run / f"{part}.json" for part in TEXTS), *run.glob(SHEET)]:
-        shutil.copy(file, folder / run.name)
+    with checkpoints.replacing(folder / run.name) as fresh:
+        for file in [*(run / f"{part}.json" for part in TEXTS), *run.glob(SHEET), run / SEAL]:
+            shutil.copy(file, fresh)

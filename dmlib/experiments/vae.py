@@ -18,18 +18,18 @@ from typing import Any
 import torch
 
 from dmlib import rng
-from dmlib.checks import Tensor
+from dmlib.checks import Tensor, integer, require
 from dmlib.experiments import command, measure
 from dmlib.latent.vae import VAE
 from dmlib.learning import processes
-from dmlib.learning.config import free
 from dmlib.learning.training import Objective, fit
 from dmlib.networks import build
+from dmlib.networks.mlp import LEVELED
 from dmlib.probability.likelihoods import to_unit
 
 
 @dataclass(frozen=True)
-class VAEConfig(command.RunConfig):
+class VAEConfig(command.SampledConfig):
     """A variational autoencoder of gray images and its training."""
 
     steps: int = 2000
@@ -38,9 +38,15 @@ class VAEConfig(command.RunConfig):
     patience: int | None = 10
     latent: int = 8
     widths: tuple[int, ...] = (128, 64)  # digits: hidden layers of an MLP; mnist: channels of convolutions.
-    likelihood: str = "categorical"
-    sets: int = free(5)  # Of samples, each from a seed of its own.
-    samples: int = free(397)  # Of each set, as many as there are held-out digits.
+    likelihood: str = "categorical"  # One over levels: binomial, discretized_gaussian or, for digits, categorical.
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        integer(self.latent, "latent", 1)
+        ok = len(self.widths) >= 1 and min(self.widths) >= 1
+        require(ok, "widths", self.widths, "one or more integers, each 1 or more")
+        known = [name for name in LEVELED if self.data == "digits" or name != "categorical"]
+        require(self.likelihood in known, "likelihood", repr(self.likelihood), f"one of {', '.join(known)}")
 
 
 PRESETS = {

@@ -7,7 +7,18 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from dmlib.checks import Float, Tensor, require, require_float, require_like, require_shape
+from dmlib.checks import (
+    Float,
+    Tensor,
+    integer,
+    require,
+    require_choice,
+    require_float,
+    require_generator,
+    require_kin,
+    require_like,
+    require_shape,
+)
 from dmlib.probability import elbo, gaussian, likelihoods
 from dmlib.probability.elbo import ElboTerms
 from dmlib.probability.gaussian import Gaussian
@@ -29,21 +40,24 @@ class VAE(nn.Module):
             self._no_codes = next(encoder.parameters(), torch.empty(0)).new_empty(0, encoder.latent_dim)
 
     def q(self, x: Tensor) -> Gaussian:
-        """The approximate posterior of z given x, [B,K]."""
+        """The approximate posterior of z given x, [B,K]; it keeps the log-variance."""
+        require(isinstance(x, Tensor) and x.dim() > 0, "x", type(x).__name__, "a tensor [B, *event]")
         mean, log_var = self.encoder(x)
         require_float(mean, "the encoder's mean")
         require_shape(mean, "the encoder's mean", x.shape[0], None)
         require_like(log_var, "the encoder's log-variance", mean, "its mean")
         if self._no_codes is None:
             self._no_codes = mean.new_empty(0, mean.shape[1])
-        return Gaussian(mean, log_var.exp())
+        return gaussian.from_log_var(mean, log_var)
 
     def draw(self, x: Tensor, *, generator: torch.Generator, samples: int = 1) -> tuple[Float[Tensor, "S B K"]]:
         """The standard normal noise that the bounds on x take.
 
         Encodes x once, without gradient, if K is not known yet.
         """
-        require(isinstance(samples, int) and samples >= 1, "samples", samples, "an integer of at least 1")
+        require(isinstance(x, Tensor) and x.dim() > 0, "x", type(x).__name__, "a tensor [B, *event]")
+        samples = integer(samples, "samples", 1)
+        require_generator(generator)
         if self._no_codes is None:
             with torch.no_grad():
                 self.q(x)
@@ -52,20 +66,20 @@ class VAE(nn.Module):
     def log_weights(self, x: Tensor, noise: Tensor) -> Float[Tensor, "S B"]:
         """The log-weights log p(x, z) - log q(z given x) of S reparameterized codes, in nats.
 
-        Eq. [eq-reparameterize].
+        The density of z is that of its noise over the product of the standard deviations. Eq. [eq-reparameterize].
         """
         q, z, log_lik = self._codes(x, noise)
-        flat = z.flatten(0, 1)
-        q_flat = Gaussian(q.mean.expand_as(z).flatten(0, 1), q.var.expand_as(z).flatten(0, 1))
-        log_ratio = gaussian.log_prob(gaussian.standard(flat), flat) - gaussian.log_prob(q_flat, flat)
-        return log_lik + log_ratio.view_as(log_lik)
+        flat, noise = z.flatten(0, 1), noise.flatten(0, 1)
+        standard = gaussian.standard(flat)
+        log_ratio = gaussian.log_prob(standard, flat) - gaussian.log_prob(standard, noise)
+        return log_lik + log_ratio.view_as(log_lik) + gaussian.log_var(q).sum(1) / 2
 
     def elbo(self, x: Tensor, noise: Tensor, estimator: str = "b") -> Float[Tensor, " B"]:
         """An unbiased estimate of the evidence lower bound, in nats.
 
         "a" averages log-weights, Eq. [eq-sgvb-a]; "b" takes the KL to the prior in closed form, Eq. [eq-sgvb-b].
         """
-        require(estimator in ("a", "b"), "estimator", repr(estimator), "'a' or 'b'")
+        require_choice(estimator, "estimator", ("a", "b"))
         if estimator == "a":
             return elbo.sgvb_a(self.log_weights(x, noise))
         q, _, log_lik = self._codes(x, noise)
@@ -93,7 +107,8 @@ class VAE(nn.Module):
 
         Raises where K is unknown: the encoder has no `latent_dim` and has encoded nothing yet.
         """
-        require(isinstance(n, int) and n >= 1, "n", n, "an integer of at least 1")
+        n = integer(n, "n", 1)
+        require_generator(generator)
         require(self._no_codes is not None, "the latent dimension", "unknown", "the encoder's attribute latent_dim")
         parameters = self._decode(self._normal(n, generator=generator))
         if mean:
@@ -106,8 +121,8 @@ class VAE(nn.Module):
         require_float(noise, "noise")
         require_shape(noise, "noise", None, *q.mean.shape)
         require(len(noise) > 0, "the number of samples of noise", 0, "at least 1")
-        require(noise.dtype == q.mean.dtype, "the dtype of noise", noise.dtype, f"{q.mean.dtype}, the encoder's")
-        z = q.mean + q.var.sqrt() * noise  # [S, B, K]
+        require_kin(noise, "noise", q.mean, "the encoder's mean")
+        z = q.mean + gaussian.std(q) * noise  # [S, B, K]
         repeated = x.expand(len(z), *x.shape).flatten(0, 1)
         log_lik = self.likelihood(*self._decode(z.flatten(0, 1)), repeated)
         require_shape(log_lik, "the log-likelihood", len(repeated))

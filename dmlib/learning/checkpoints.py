@@ -6,31 +6,36 @@ import contextlib
 import hashlib
 import json
 import os
-import struct
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import safetensors.torch
-from safetensors import SafetensorError, safe_open
+import torch
+from safetensors import SafetensorError
 from torch import nn
 
 from dmlib.checks import Tensor, require
 from dmlib.networks import build
 
 HEADER = "dmlib"  # The key of the JSON header in the metadata of safetensors.
+FORMAT = "2"  # Of what `save` writes. Version 1 had no digest.
 WEIGHTS = Path(__file__).with_name("weights")
 
 
 def save(path: str | Path, tensors: dict[str, Tensor], header: dict[str, Any]) -> None:
-    """Write named tensors and a header of plain JSON to `path`.
+    """Write named tensors and a header, a dictionary of plain JSON, to `path`, with a digest of both.
 
-    The file is complete under a temporary name before it takes the place of an older one, so a crash, a kill or a
-    full disk leaves the older one as it was. Raises OSError where it cannot be written.
+    Tensors that share memory are written each for itself. The file is complete under a temporary name before it takes
+    the place of an older one, so a crash, a kill or a full disk leaves the older one as it was. Raises OSError where
+    it cannot be written.
     """
     path = Path(path)
     partial = path.with_name(f"{path.name}.partial")
-    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    content = safetensors.torch.save(plain, {HEADER: json.dumps(header)})
+    own = {"copy": True, "memory_format": torch.contiguous_format}
+    plain, text = {name: tensor.detach().to("cpu", **own) for name, tensor in tensors.items()}, json.dumps(header)
+    content = safetensors.torch.save(plain, {HEADER: text, "format": FORMAT, "sha256": digest(plain, text)})
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(partial, "wb") as file:
@@ -46,15 +51,54 @@ def save(path: str | Path, tensors: dict[str, Tensor], header: dict[str, Any]) -
 
 
 def load(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The tensors, on the CPU, and the header of a file that `save` wrote; raises where it is another or damaged."""
+    """The tensors, on the CPU, and the header of a file that `save` wrote.
+
+    Raises ValueError where the file is another one, of another format, or not as it was written, to the bit.
+    """
+    content = Path(path).read_bytes()  # At once: another process may replace the file.
     try:
-        with safe_open(str(path), framework="pt") as file:
-            header = (file.metadata() or {}).get(HEADER)
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, struct.error) as error:
+        tensors = dict(sorted(safetensors.torch.load(content).items()))
+    except (SafetensorError, KeyError) as error:
         raise ValueError(f"{path} was damaged or of another kind ({error}); it must be a file of dmlib") from error
-    require(header is not None, str(path), "a safetensors file of another program", "a file of dmlib")
-    return tensors, json.loads(header)
+    about = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")]).get("__metadata__", {})
+    require(HEADER in about, str(path), "a safetensors file of another program", "a file of dmlib")
+    found = about.get("format", "1")
+    require(found == FORMAT, f"the format of {path}", found, f"{FORMAT}, that of this version of dmlib")
+    ok = digest(tensors, about[HEADER]) == about.get("sha256")
+    require(ok, str(path), "damaged (its content has another SHA-256 than it names)", "a file of dmlib")
+    header = json.loads(about[HEADER])
+    require(isinstance(header, dict), f"the header of {path}", f"a {type(header).__name__}", "a dictionary")
+    return tensors, header
+
+
+def digest(tensors: dict[str, Tensor], text: str = "") -> str:
+    """The SHA-256 of a text and of the names, dtypes, shapes and bytes of tensors, in the order of their names."""
+    found = hashlib.sha256(text.encode())
+    for name, tensor in sorted(tensors.items()):
+        found.update(repr((name, tensor.dtype, tuple(tensor.shape))).encode())
+        found.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return found.hexdigest()
+
+
+@contextlib.contextmanager
+def replacing(folder: Path) -> Iterator[Path]:
+    """Inside, an empty folder; at the end its files take the places of those of the same names in `folder`.
+
+    They do so together, once all are complete and on the disk. Where anything fails before, those in `folder` stay.
+    """
+    fresh = folder / "unfinished"
+    shutil.rmtree(fresh, ignore_errors=True)
+    fresh.mkdir(parents=True)
+    try:
+        yield fresh
+        files = sorted(fresh.iterdir())
+        for path in files:
+            with open(path, "rb") as file:
+                os.fsync(file.fileno())
+        for path in files:
+            os.replace(path, folder / path.name)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
 
 
 def pack(**groups: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -70,10 +114,11 @@ def unpack(tensors: dict[str, Tensor], group: str) -> dict[str, Tensor]:
 def publish(name: str, model: nn.Module, card: dict[str, Any], folder: Path = WEIGHTS) -> None:
     """Write a model in half precision, and its card, which must name its `network`, to where `pretrained` looks."""
     require("network" in card, "the keys of card", sorted(card), "with 'network', what networks.build takes")
-    file = folder / f"{name}.safetensors"
-    save(file, {key: value.half() for key, value in model.state_dict().items()}, {"name": name})
-    card = {"name": name, **card, "sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
-    file.with_suffix(".json").write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
+    with replacing(folder) as fresh:
+        file = fresh / f"{name}.safetensors"
+        save(file, {key: value.half() for key, value in model.state_dict().items()}, {"name": name})
+        card = {"name": name, **card, "sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
+        file.with_suffix(".json").write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
 
 
 def pretrained(name: str, *, folder: Path = WEIGHTS) -> tuple[nn.Module, dict[str, Any]]:
@@ -87,8 +132,9 @@ def pretrained(name: str, *, folder: Path = WEIGHTS) -> tuple[nn.Module, dict[st
     require(name in names, "name", repr(name), f"one of {', '.join(names)}")
     card = json.loads((folder / f"{name}.json").read_text("utf-8"))
     file = folder / f"{name}.safetensors"
-    digest = hashlib.sha256(file.read_bytes()).hexdigest()
-    require(digest == card["sha256"], f"the SHA-256 of {file.name}", digest, f"{card['sha256']}, that of its card")
+    content = file.read_bytes()
+    found = hashlib.sha256(content).hexdigest()
+    require(found == card["sha256"], f"the SHA-256 of {file.name}", found, f"{card['sha256']}, that of its card")
     model = build(card["network"])
-    model.load_state_dict({key: value.float() for key, value in load(file)[0].items()})
+    model.load_state_dict({key: value.float() for key, value in safetensors.torch.load(content).items()})
     return model.eval().requires_grad_(False), card

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from dmlib import rng
-from dmlib.checks import require
+from dmlib.checks import integer, require
 from dmlib.networks.reduced import choose
 
 
@@ -20,7 +20,7 @@ def free(default: Any) -> Any:
 class TrainConfig:
     """How long and how fast to train; plain numbers, kept with the result."""
 
-    steps: int
+    steps: int  # A run whose learning rate does not fall with the steps may get more of them when it is continued.
     batch_size: int = 128  # Of all processes together.
     lr: float = 1e-3
     warmup: int = 0  # Steps over which the learning rate grows from 0 to lr.
@@ -42,20 +42,16 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "log_every"):
-            _require_count(getattr(self, name), name)
+            integer(getattr(self, name), name, 1)
         for name in ("patience", "checkpoint_every"):
             if getattr(self, name) is not None:
-                _require_count(getattr(self, name), name)
+                integer(getattr(self, name), name, 1)
         rng.generator(self.seed)  # Raises where the seed is no integer of 0 or more.
-        require(self.lr > 0, "lr", self.lr, "more than 0")
+        require(0 < self.lr < math.inf, "lr", self.lr, "more than 0 and finite")
         require(isinstance(self.warmup, int) and self.warmup >= 0, "warmup", self.warmup, "an integer, 0 or more")
         require(self.grad_clip is None or self.grad_clip > 0, "grad_clip", self.grad_clip, "None or more than 0")
         require(0 <= self.ema_decay < 1, "ema_decay", self.ema_decay, "in [0, 1)")
         choose(self.amp_dtype, "cpu")  # Raises where the name is unknown.
-
-
-def _require_count(n: int, name: str) -> None:
-    require(isinstance(n, int) and n >= 1, name, n, "an integer, 1 or more")
 
 
 def learning_rate(config: TrainConfig, step: int) -> float:

@@ -5,18 +5,28 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import torch
 import torch.distributed as dist
 
 from dmlib.checks import Tensor, require
 
+try:
+    import fcntl
+except ModuleNotFoundError:  # Windows: no locks there.
+    fcntl = None
+
+STOPS = [signal.Signals[name] for name in ("SIGINT", "SIGTERM", "SIGHUP") if name in signal.Signals.__members__]
+
 
 class Stopped(KeyboardInterrupt):
-    """Ctrl-C or SIGTERM came during training; where there is a checkpoint, all work is in it."""
+    """Ctrl-C, SIGTERM or SIGHUP came during training; where there is a checkpoint, all work is in it."""
 
     def __init__(self, step: int, steps: int, checkpoint: str | None) -> None:
         kept = f"the same call continues from {checkpoint}" if checkpoint else "there is no checkpoint to continue from"
@@ -65,30 +75,68 @@ def average(values: Tensor) -> Tensor:
     return values / world_size()
 
 
+def surroundings(device: torch.device) -> dict[str, Any]:
+    """What may change when a run is continued, but then moves the last bits of its sums."""
+    threads = torch.get_num_threads() if device.type == "cpu" else None
+    return {"device": device.type, "threads": threads, "processes": world_size(), "torch": torch.__version__}
+
+
+@contextlib.contextmanager
+def alone(path: str | Path | None) -> Iterator[None]:
+    """Inside, the file `path` is locked; raises where another process holds it, and names that one.
+
+    A lock ends with its process, however that ends. None, and a file system without locks, lock nothing.
+    """
+    if path is None or fcntl is None:
+        yield
+        return
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "a+", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            holder = f"held by process {file.read()}"
+            must = "free: one process at a time works on this run; stop that one, or take another name"
+            raise ValueError(f"{path} was {holder}; it must be {must}") from None
+        except OSError:
+            yield
+            return
+        file.truncate(0)
+        file.write(f"{os.getpid()} on {socket.gethostname()}")
+        file.flush()
+        yield
+
+
+@contextlib.contextmanager
+def handled(handler: Callable[[int, FrameType | None], None]) -> Iterator[dict[int, Any]]:
+    """Inside, the signals that stop a run (Ctrl-C, SIGTERM, SIGHUP) go to `handler`; yields their handlers before.
+
+    One that the process ignores, as a job in the background or under nohup may, stays ignored.
+    """
+    is_main = threading.current_thread() is threading.main_thread()  # Signals reach the main thread alone.
+    handlers = {number: signal.getsignal(number) or signal.SIG_DFL for number in STOPS if is_main}
+    before = {number: handler for number, handler in handlers.items() if handler is not signal.SIG_IGN}
+    for number in before:
+        signal.signal(number, handler)
+    try:
+        yield before
+    finally:
+        for number, previous in before.items():
+            signal.signal(number, previous)
+
+
 @contextlib.contextmanager
 def stop_signals() -> Iterator[list[str]]:
-    """Inside, the first Ctrl-C or SIGTERM is noted in the list, not obeyed; a second one acts at once.
-
-    One that the process ignores, as a job in the background may, stays ignored.
-    """
+    """Inside, the first signal that stops a run is noted in the list, not obeyed; a second one acts at once."""
     received: list[str] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield received  # Signals reach the main thread alone.
-        return
 
     def note(number: int, frame: FrameType | None) -> None:
         received.append(signal.Signals(number).name)
         signal.signal(number, before[number])
 
-    handlers = {number: signal.getsignal(number) or signal.SIG_DFL for number in (signal.SIGINT, signal.SIGTERM)}
-    before = {number: handler for number, handler in handlers.items() if handler is not signal.SIG_IGN}
-    for number in before:
-        signal.signal(number, note)
-    try:
+    with handled(note) as before:
         yield received
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def agree(received: list[str], due: bool) -> bool:

@@ -8,6 +8,7 @@ import json
 import math
 import os
 import time
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -20,17 +21,23 @@ from dmlib.learning import checkpoints, processes
 from dmlib.learning.config import TrainConfig, learning_rate
 from dmlib.networks.reduced import choose
 
+# What the header of a checkpoint holds beside its tensors.
+HEADER = {"step": int, "seconds": float, "history": dict, "run": dict, "scaler": dict, "surroundings": dict}
+
 
 class TrainState:
     """A model in training, its moving average, the optimizer and the history so far."""
 
     def __init__(self, model: nn.Module, config: TrainConfig, data: Tensor, validation: Tensor | None) -> None:
-        device = next(model.parameters()).device.type
+        self.device = next(model.parameters()).device
         self.model, self.ema, self.config = model, copy.deepcopy(model).eval(), config
         self.weights, self.averages = list(model.parameters()), list(self.ema.parameters())
-        self.dtype = choose(config.amp_dtype, device)
+        self.dtype = choose(config.amp_dtype, self.device)
         self.optimizer = torch.optim.AdamW(self.weights, lr=config.lr, fused=True)  # [Loshchilov2019]
-        self.scaler = torch.amp.GradScaler(device, enabled=self.dtype == torch.float16)
+        for p in self.weights:  # As the optimizer itself would begin; so a checkpoint has the same parts at every step.
+            moments = {"exp_avg": torch.zeros_like(p), "exp_avg_sq": torch.zeros_like(p)}
+            self.optimizer.state[p] = {"step": torch.zeros((), device=p.device), **moments}
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
         self.update_ema = get_ema_multi_avg_fn(config.ema_decay)  # [Polyak1992]
         self.step, self.best = 0, {}
         self.resumed_at, self.seconds, self.clock = 0, 0.0, time.perf_counter()
@@ -94,7 +101,8 @@ class TrainState:
         return entry
 
     def best_ema(self) -> nn.Module:
-        """The average that was best on the validation data; without them, the last one."""
+        """The average that was best on the validation data; without them, the last one. Raises unless it is finite."""
+        self._require_finite_tensors(checkpoints.pack(model=self.model.state_dict(), ema=self.ema.state_dict()))
         self.ema.load_state_dict(self.best or self.ema.state_dict())
         return self.ema
 
@@ -105,29 +113,30 @@ class TrainState:
         """
         if self.config.checkpoint is None:
             return
-        pending = self._finite_losses()
+        pending = torch.tensor(self._finite_losses(), dtype=self.losses[0].dtype if self.losses else None)
         if not processes.is_first():
             return
-        states = self.optimizer.state_dict()["state"]
-        tensors = checkpoints.pack(
-            model=self.model.state_dict(),
-            ema=self.ema.state_dict(),
-            best=self.best,
-            optimizer={f"{i}.{name}": value for i, state in states.items() for name, value in state.items()},
-            losses={"pending": torch.tensor(pending, dtype=self.losses[0].dtype if pending else None)},
-        )
-        for name, tensor in tensors.items():
-            self._require_finite(tensor.cpu().double().sum().item(), name, self.step)
+        tensors = self._tensors(pending, self.best)
+        self._require_finite_tensors(tensors)
         header = {"step": self.step, "seconds": self.duration, "history": self.history, "run": self.identity}
-        checkpoints.save(self.config.checkpoint, tensors, header | {"scaler": self.scaler.state_dict()})
+        header |= {"scaler": self.scaler.state_dict(), "surroundings": processes.surroundings(self.device)}
+        checkpoints.save(self.config.checkpoint, tensors, header)
 
     def resume(self) -> None:
-        """Go on from the run's checkpoint, if there is one; raises where it belongs to another run."""
+        """Go on from the run's checkpoint; without one, write it, so that what cannot be written shows at once.
+
+        Raises ValueError where it belongs to another run or lacks a part; warns where the last bits may differ.
+        """
         path = self.config.checkpoint
         if path is None or not os.path.exists(path):
+            self.save()
             return
         tensors, header = checkpoints.load(path)
-        self._require_same_run(header.get("run", {}))
+        wrong = [key for key, kind in HEADER.items() if not isinstance(header.get(key), kind)]
+        require(not wrong, path, f"one with a wrong or no {', '.join(wrong)} in its header", "a whole checkpoint")
+        self._require_same_run(header["run"])
+        self._require_whole(tensors, header)
+        self._warn_if_moved(header["surroundings"])
         self.model.load_state_dict(checkpoints.unpack(tensors, "model"))
         self.ema.load_state_dict(checkpoints.unpack(tensors, "ema"))
         self.best = checkpoints.unpack(tensors, "best")
@@ -138,10 +147,20 @@ class TrainState:
         groups = self.optimizer.state_dict()["param_groups"]
         self.optimizer.load_state_dict({"state": state, "param_groups": groups})
         self.scaler.load_state_dict(header["scaler"])
-        device = next(self.model.parameters()).device
-        self.losses = list(tensors["losses.pending"].to(device))
+        self.losses = list(tensors["losses.pending"].to(self.device))
         self.step, self.seconds, self.history = header["step"], header["seconds"], header["history"]
         self.resumed_at, self.clock = self.step, time.perf_counter()
+
+    def _tensors(self, pending: Tensor, best: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The tensors of a checkpoint."""
+        states = self.optimizer.state_dict()["state"]
+        return checkpoints.pack(
+            model=self.model.state_dict(),
+            ema=self.ema.state_dict(),
+            best=best,
+            optimizer={f"{i}.{name}": value for i, state in states.items() for name, value in state.items()},
+            losses={"pending": pending},
+        )
 
     def _finite_losses(self) -> list[float]:
         """The losses since the last entry, averaged over all processes; raises where one is not finite."""
@@ -152,15 +171,46 @@ class TrainState:
 
     def _require_finite(self, value: float, name: str, step: int) -> None:
         if not math.isfinite(value):
+            is_first = step <= (name == "loss")  # The first loss comes before the first step.
+            hint = "no step was taken, so look at the data and the loss" if is_first else "try a smaller lr"
             kept = f"; {self.config.checkpoint} is as it was" if self.config.checkpoint else ""
-            raise RuntimeError(f"the {name} was {value} at step {step}; it must be finite: try a smaller lr{kept}")
+            raise RuntimeError(f"the {name} was {value} at step {step}; it must be finite: {hint}{kept}")
+
+    def _require_finite_tensors(self, tensors: dict[str, Tensor]) -> None:
+        for name, tensor in tensors.items():
+            self._require_finite(tensor.cpu().double().sum().item(), name, self.step)
 
     def _require_same_run(self, theirs: dict[str, Any]) -> None:
-        differing = [name for name in self.identity if theirs.get(name) != self.identity[name]]
+        ours = self.identity if self.config.cosine else {**self.identity, "steps": theirs.get("steps")}
+        differing = [name for name in ours if theirs.get(name) != ours[name]]
         was = ", ".join(f"{name} = {theirs.get(name)}" for name in differing)
-        must = ", ".join(f"{name} = {self.identity[name]}" for name in differing)
+        must = ", ".join(f"{name} = {ours[name]}" for name in differing)
+        why = " (cosine = True: each learning rate depends on steps)" if "steps" in differing else ""
         name = f"the run of the checkpoint {self.config.checkpoint}"
-        require(not differing, name, f"one with {was}", f"this one, with {must}; or name another file")
+        require(not differing, name, f"one with {was}", f"this one, with {must}{why}; or name another file")
+
+    def _require_whole(self, tensors: dict[str, Tensor], header: dict[str, Any]) -> None:
+        """Raise unless the checkpoint of this run has all parts that `save` writes, in their shapes and dtypes."""
+        name, must = self.config.checkpoint, "a whole checkpoint"
+        history, step = header["history"], header["step"]
+        ok = history.keys() == self.history.keys() and {type(entries) for entries in history.values()} == {list}
+        require(ok, name, f"one with the history {history}", must)
+        logged = history["step"][-1] if history["step"] else 0
+        must_step = f"in {logged}..{self.config.steps}, from its last entry to the last step of this run"
+        require(logged <= step <= self.config.steps, f"the step of {name}", step, must_step)
+        pending = tensors.get("losses.pending", torch.zeros(0)).new_zeros(step - logged)
+        whole = self._tensors(pending, self.ema.state_dict() if history["validation"] else {})
+        parts = [{(key, x.dtype, tuple(x.shape)) for key, x in found.items()} for found in (whole, tensors)]
+        wrong = sorted({key for key, *_ in parts[0] ^ parts[1]})
+        require(not wrong, name, f"one with a wrong or no {', '.join(wrong[:3])}", must)
+
+    def _warn_if_moved(self, theirs: dict[str, Any]) -> None:
+        """Say where a run goes on in surroundings that may move its last bits."""
+        ours = processes.surroundings(self.device)
+        moved = [f"{key} = {value} after {theirs.get(key)}" for key, value in ours.items() if theirs.get(key) != value]
+        if moved:
+            said = f"{self.config.checkpoint} goes on with {', '.join(moved)}: the last bits of its numbers may differ"
+            warnings.warn(said, stacklevel=3)
 
 
 def _identity(model: nn.Module, config: TrainConfig, data: Tensor, validation: Tensor | None) -> dict[str, Any]:
@@ -169,11 +219,6 @@ def _identity(model: nn.Module, config: TrainConfig, data: Tensor, validation: T
     fields = json.loads(json.dumps(config.identity))  # As they come back from disk, where a tuple is a list.
     return fields | {
         "model": hashlib.sha256(repr(shapes).encode()).hexdigest()[:12],
-        "data": _digest(data),
-        "validation": None if validation is None else _digest(validation),
+        "data": checkpoints.digest({"data": data})[:12],
+        "validation": None if validation is None else checkpoints.digest({"data": validation})[:12],
     }
-
-
-def _digest(data: Tensor) -> str:
-    content = data.detach().cpu().contiguous().view(torch.uint8).numpy()
-    return hashlib.sha256(repr((tuple(data.shape), data.dtype)).encode() + content.tobytes()).hexdigest()[:12]

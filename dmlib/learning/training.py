@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from dmlib import rng
-from dmlib.checks import Tensor, require, require_shape
+from dmlib.checks import Tensor, require, require_float, require_shape
 from dmlib.learning import processes
 from dmlib.learning.config import TrainConfig
 from dmlib.learning.state import TrainState
@@ -65,32 +65,32 @@ def fit(
 
     With `validation` data, `ema` holds the average that was best on them, and training stops after
     `config.patience` entries without a better one. Both networks come back in eval mode. `on_log` receives each
-    entry, with its pace. Under torchrun, N processes compute what one would. Raises RuntimeError where a loss is not
-    finite, OSError where a checkpoint cannot be written, Stopped on Ctrl-C and SIGTERM; the last checkpoint is kept.
+    entry, with its pace. Under torchrun, N processes compute what one would. Raises, and keeps the last checkpoint:
+    RuntimeError where a loss or a weight is not finite, OSError where it cannot write, ValueError where another process
+    works on the checkpoint, Stopped on Ctrl-C, SIGTERM and SIGHUP.
     """
     # Set up.
     device, rank, world = processes.join(device)
     _check(data, validation, config, world)
-    state = TrainState(model.to(device).train(), config, data, validation)
-    data, validation = data.to(device), None if validation is None else validation.to(device)
-    # Resume.
-    state.resume()
-    # Wrap.
-    net = _wrap(model, objective.loss, config, world)
-    # Loop.
-    with precision(model, state.dtype), processes.stop_signals() as received:
-        while not state.finished:
-            state.update(net(*_batch(objective, data, config, state.step + 1, rank, world)))
-            if state.due:
-                entry = state.log(lambda ema: _evaluate(ema, objective, validation, config))
-                if on_log is not None and rank == 0:
+    with processes.alone(f"{config.checkpoint}.lock" if config.checkpoint and rank == 0 else None):
+        state = TrainState(model.to(device).train(), config, data, validation)
+        state.resume()
+        data, validation = data.to(device), None if validation is None else validation.to(device)
+        net = _wrap(model, objective.loss, config, world)
+        # Loop.
+        with precision(model, state.dtype), processes.stop_signals() as received:
+            stopped = False
+            while not (state.finished or stopped):
+                state.update(net(*_batch(objective, data, config, state.step + 1, rank, world)))
+                entry = state.log(lambda ema: _evaluate(ema, objective, validation, config)) if state.due else {}
+                stopped = processes.agree(received, state.due)
+                if stopped or state.finished or state.step % (config.checkpoint_every or config.steps) == 0:
+                    state.save()
+                if entry and on_log is not None and rank == 0:
                     on_log(entry | state.pace)
-            stopped = processes.agree(received, state.due)
-            if stopped or state.finished or state.step % (config.checkpoint_every or config.steps) == 0:
-                state.save()
-            if stopped:
-                raise processes.Stopped(state.step, config.steps, config.checkpoint)
-    return TrainResult(model.eval(), state.best_ema(), state.history, state.duration)
+        if stopped or received:
+            raise processes.Stopped(state.step, config.steps, config.checkpoint)
+        return TrainResult(model.eval(), state.best_ema(), state.history, state.duration)
 
 
 class _Loss(nn.Module):
@@ -139,6 +139,8 @@ def _evaluate(ema: nn.Module, objective: Objective, data: Tensor | None, config:
 def _check(data: Tensor, validation: Tensor | None, config: TrainConfig, world: int) -> None:
     require(isinstance(data, Tensor), "data", type(data).__name__, "a tensor")
     require(data.dim() > 0 and len(data) > 0, "the shape of data", tuple(data.shape), "(N, *event) with N of 1 or more")
+    if data.is_floating_point():
+        require_float(data, "data")
     ok = config.batch_size % world == 0
     require(ok, "batch_size", config.batch_size, f"a multiple of {world}, the number of processes")
     if validation is None:
@@ -147,3 +149,5 @@ def _check(data: Tensor, validation: Tensor | None, config: TrainConfig, world: 
     require(len(validation) > 0, "the length of validation", 0, "1 or more")
     require_shape(validation, "validation", None, *data.shape[1:])
     require(validation.dtype == data.dtype, "the dtype of validation", validation.dtype, f"{data.dtype}, that of data")
+    if validation.is_floating_point():
+        require_float(validation, "validation")

@@ -8,7 +8,18 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 
-from dmlib.checks import Float, Tensor, require, require_all, require_float, require_shape
+from dmlib.checks import (
+    Float,
+    Tensor,
+    integer,
+    integers,
+    require,
+    require_all,
+    require_float,
+    require_generator,
+    require_number,
+    require_shape,
+)
 
 
 def bits_per_dim(log_prob: Tensor, event_dims: int) -> Float[Tensor, "B"]:
@@ -18,7 +29,7 @@ def bits_per_dim(log_prob: Tensor, event_dims: int) -> Float[Tensor, "B"]:
     """
     require_float(log_prob, "log_prob")
     require_shape(log_prob, "log_prob", None)
-    require(isinstance(event_dims, int) and event_dims >= 1, "event_dims", event_dims, "an integer, 1 or more")
+    event_dims = integer(event_dims, "event_dims", 1)
     return -log_prob / (event_dims * math.log(2))
 
 
@@ -53,6 +64,8 @@ def mixture_of_products(
     Images are [M, *event], integers 0..levels-1. In nats, float64.
     """
     train, validation, test = _pixels(levels, train=train, validation=validation, test=test)
+    require_generator(generator)
+    sizes = integers(sizes, "sizes")
     require(len(sizes) > 0, "sizes", sizes, "one integer or more")
     fits = [expectation_maximization(train, size, levels, generator=generator) for size in sizes]
     scores = torch.stack([_log_joint(validation, *fit).logsumexp(1).mean() for fit in fits])
@@ -71,8 +84,10 @@ def expectation_maximization(
     What never decreases is the log probability of `pixels` plus that of the imaginary images [Dempster1977].
     """
     (pixels,) = _pixels(levels, pixels=pixels)
-    require(isinstance(size, int) and 1 <= size <= len(pixels), "size", size, f"an integer in 1..{len(pixels)}")
-    require(isinstance(iterations, int) and iterations >= 1, "iterations", iterations, "an integer, 1 or more")
+    size = integer(size, "size", 1, len(pixels))
+    iterations = integer(iterations, "iterations", 1)
+    require_generator(generator)
+    require_number(strength, "strength")
     require(strength > 0, "strength", strength, "more than 0")
     prior = strength * _independent(pixels, levels)[1].squeeze(2).exp()
     picked = pixels[torch.randperm(len(pixels), generator=generator, device=generator.device)[:size]]
@@ -85,6 +100,7 @@ def expectation_maximization(
 
 
 def _independent(pixels: Tensor, levels: int, smoothing: float = 0.5) -> tuple[Tensor, Tensor]:
+    require_number(smoothing, "smoothing")
     require(smoothing > 0, "smoothing", smoothing, "more than 0")
     one = torch.ones(len(pixels), 1, dtype=torch.float64, device=pixels.device)
     return _maximize(pixels, one, torch.full((pixels.shape[1], levels), smoothing, dtype=one.dtype, device=one.device))
@@ -113,9 +129,11 @@ def _pixels(levels: int, **splits: Tensor) -> list[Tensor]:
         require(not (x.is_floating_point() or x.is_complex()), f"the dtype of {name}", x.dtype, "an integer dtype")
         require(x.dim() > 1 and len(x) > 0, f"the shape of {name}", tuple(x.shape), "(N, *event) with N of 1 or more")
         require(x.shape[1:] == first.shape[1:], f"the event of {name}", tuple(x.shape[1:]), f"{tuple(first.shape[1:])}")
+    pixels = {name: x.flatten(1).long() for name, x in splits.items()}  # In uint8, 256 levels would be 0 levels.
+    for name, x in pixels.items():
         require_all((x >= 0) & (x < levels), name, x, f"in 0..{levels - 1}")
-    return [x.flatten(1).long() for x in splits.values()]
+    return list(pixels.values())
 
 
 def _require_levels(levels: int) -> None:
-    require(isinstance(levels, int) and levels >= 2, "levels", levels, "an integer, 2 or more")
+    levels = integer(levels, "levels", 2)

@@ -8,7 +8,17 @@ from collections.abc import Callable, Iterator
 import torch
 import torch.nn.functional as F
 
-from dmlib.checks import Float, Tensor, require, require_float, require_shape
+from dmlib.checks import (
+    Float,
+    Tensor,
+    integer,
+    require,
+    require_float,
+    require_generator,
+    require_kin,
+    require_number,
+    require_shape,
+)
 
 
 def frechet(features_x: Tensor, features_y: Tensor) -> Float[Tensor, ""]:
@@ -34,7 +44,7 @@ def precision_recall(real: Tensor, fake: Tensor, k: int = 3) -> tuple[Float[Tens
     """
     real, fake = _samples(2, real=real, fake=fake)
     most = min(len(real), len(fake)) - 1
-    require(isinstance(k, int) and 1 <= k <= most, "k", k, f"an integer in 1..{most}, less than the points of a set")
+    k = integer(k, "k", 1, most)  # less than the points of a set
     return _share_covered(fake, real, k), _share_covered(real, fake, k)
 
 
@@ -47,7 +57,8 @@ def sliced_wasserstein(
     average. In float64. [Bonneel2015]
     """
     x, y = _samples(1, x=x, y=y)
-    require(isinstance(projections, int) and projections >= 1, "projections", projections, "an integer, 1 or more")
+    projections = integer(projections, "projections", 1)
+    require_generator(generator)
     directions = torch.randn(x.shape[1], projections, generator=generator, dtype=x.dtype, device=x.device)
     directions = directions / directions.norm(dim=0)
     rows_x, rows_y, weights = _quantile_coupling(len(x), len(y), x.device)
@@ -73,6 +84,7 @@ def mmd_rbf(x: Tensor, y: Tensor, bandwidth: float | None = None) -> Float[Tenso
     """
     x, y = _samples(2, x=x, y=y)
     width = _median_distance(torch.cat([x, y])) if bandwidth is None else bandwidth
+    require_number(width, "bandwidth")
     require(0 < width < math.inf, "bandwidth", width, "more than 0 and finite")
     return _discrepancy(x, y, lambda distance: torch.exp(-0.5 * (distance / width) ** 2))
 
@@ -85,7 +97,7 @@ def _samples(fewest: int, **sets: Tensor) -> list[Tensor]:
         ok = x.dim() == 2 and len(x) >= fewest and x.shape[1] >= 1
         require(ok, f"the shape of {name}", tuple(x.shape), f"(N, F) with N of {fewest} or more and F of 1 or more")
         require_shape(x, name, None, first.shape[1])
-        require(x.dtype == first.dtype, f"the dtype of {name}", x.dtype, f"{first.dtype}, that of {first_name}")
+        require_kin(x, name, first, first_name)
     return [x.double() for x in sets.values()]
 
 

@@ -9,7 +9,19 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from dmlib.checks import Float, Tensor, require, require_float, require_shape
+from dmlib import checks
+from dmlib.checks import (
+    Float,
+    Tensor,
+    integer,
+    integers,
+    require,
+    require_beside,
+    require_choice,
+    require_fits,
+    require_float,
+    require_shape,
+)
 from dmlib.networks.reduced import reducible
 from dmlib.networks.unet import TIME_FEATURES, time_features
 
@@ -24,8 +36,9 @@ class MLP(nn.Module):
 
     def __init__(self, sizes: Sequence[int], activation: str = "silu") -> None:
         super().__init__()
-        require(len(sizes) >= 2 and all(n >= 1 for n in sizes), "sizes", sizes, "two or more integers, each 1 or more")
-        require(activation in ACTIVATIONS, "activation", repr(activation), f"one of {', '.join(ACTIVATIONS)}")
+        sizes = integers(sizes, "sizes")
+        require(len(sizes) >= 2 and min(sizes) >= 1, "sizes", sizes, "two or more integers, each 1 or more")
+        require_choice(activation, "activation", ACTIVATIONS)
         layers: list[nn.Module] = []
         for n_in, n_out in itertools.pairwise(sizes):
             layers += [nn.Linear(n_in, n_out), ACTIVATIONS[activation]()]
@@ -33,6 +46,7 @@ class MLP(nn.Module):
 
     @reducible
     def forward(self, x: Tensor) -> Float[Tensor, "B D"]:
+        require_fits(x, "x", self)
         require_shape(x, "x", None, self.layers[0].in_features)
         return self.layers(x)
 
@@ -46,14 +60,17 @@ class TimeMLP(nn.Module):
 
     def __init__(self, dim: int, hidden: int = 128, depth: int = 3, time_conditional: bool = True) -> None:
         super().__init__()
-        require(depth >= 1, "depth", depth, "1 or more")
+        dim, hidden, depth = integer(dim, "dim", 1), integer(hidden, "hidden", 1), integer(depth, "depth", 1)
         self.dim, self.time_conditional = dim, time_conditional
         self.mlp = MLP([dim + TIME_FEATURES, *depth * [hidden], dim])
 
     def forward(self, x_t: Tensor, t: Tensor) -> Float[Tensor, "B *event"]:
         require_float(x_t, "x_t")
+        require(x_t.dim() > 1, "the shape of x_t", tuple(x_t.shape), "(B, *event)")
+        require_fits(x_t, "x_t", self)
         require_shape(x_t.flatten(1), "x_t, flattened,", None, self.dim)
         require_shape(t, "t", len(x_t))
+        require_beside(t, "t", x_t, "x_t")
         time = time_features(t if self.time_conditional else torch.zeros_like(t))
         return self.mlp(torch.cat([x_t.flatten(1), time.to(x_t.dtype)], 1)).view_as(x_t)
 
@@ -67,14 +84,15 @@ class GaussianEncoder(nn.Module):
 
     def __init__(self, event: Sequence[int], hidden: Sequence[int], latent: int, levels: int | None = None) -> None:
         super().__init__()
-        require(levels is None or levels >= 2, "levels", levels, "None, or 2 or more")
+        levels = None if levels is None else integer(levels, "levels", 2)
+        event, hidden, latent = checks.sizes(event, "event"), integers(hidden, "hidden"), integer(latent, "latent", 1)
         self.event, self.latent_dim, self.levels = tuple(event), latent, levels
         self.mlp = MLP([math.prod(event), *hidden, 2 * latent])
 
     def forward(self, x: Tensor) -> tuple[Float[Tensor, "B K"], Float[Tensor, "B K"]]:
         require_shape(x, "x", None, *self.event)
         if self.levels is None:
-            require_float(x, "x")
+            require_fits(x, "x", self)
         else:
             x = 2 * x.to(next(self.parameters()).dtype) / (self.levels - 1) - 1
         mean, log_var = self.mlp(x.flatten(1)).chunk(2, 1)
@@ -99,8 +117,9 @@ class Decoder(nn.Module):
         spread: str = "shared",
     ) -> None:
         super().__init__()
-        require_levels(likelihood, levels)
-        require(spread in ("shared", "pixel"), "spread", repr(spread), "'shared' or 'pixel'")
+        levels = require_levels(likelihood, levels)
+        event, hidden, latent = checks.sizes(event, "event"), integers(hidden, "hidden"), integer(latent, "latent", 1)
+        require_choice(spread, "spread", ("shared", "pixel"))
         self.is_gaussian = likelihood in GAUSSIAN
         self.shape = (*event, levels) if likelihood == "categorical" else tuple(event)
         self.spread = nn.Parameter(torch.zeros(())) if self.is_gaussian and spread == "shared" else None
@@ -108,6 +127,7 @@ class Decoder(nn.Module):
         self.mlp = MLP([latent, *hidden, outputs * math.prod(self.shape)])
 
     def forward(self, z: Tensor) -> tuple[Float[Tensor, "B *event"], ...]:
+        require_fits(z, "z", self)
         outputs = self.mlp(z)
         if not self.is_gaussian:
             return (outputs.view(-1, *self.shape),)
@@ -118,10 +138,11 @@ class Decoder(nn.Module):
         return mean.reshape(-1, *self.shape), spread.reshape(-1, *self.shape)
 
 
-def require_levels(likelihood: str, levels: int | None) -> None:
-    """Raise unless `levels` is given where the likelihood has them, and only there."""
-    require(likelihood in LIKELIHOODS, "likelihood", repr(likelihood), f"one of {', '.join(LIKELIHOODS)}")
+def require_levels(likelihood: str, levels: int | None) -> int | None:
+    """`levels` itself; raises unless it is given where the likelihood has them, and only there."""
+    require_choice(likelihood, "likelihood", LIKELIHOODS)
     if likelihood in LEVELED:
-        require(isinstance(levels, int) and levels >= 2, "levels", levels, f"2 or more for {likelihood!r}")
-    else:
-        require(levels is None, "levels", levels, f"None for {likelihood!r}")
+        require(levels is not None, "levels", None, f"2 or more for {likelihood!r}")
+        return integer(levels, "levels", 2)
+    require(levels is None, "levels", levels, f"None for {likelihood!r}")
+    return None

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from dmlib import rng
-from dmlib.checks import Tensor, require
+from dmlib.checks import Tensor, integers, require, require_choice
 from dmlib.latent.vae import VAE
 from dmlib.networks.convolutional import Classifier, ConvDecoder, ConvEncoder
 from dmlib.networks.mlp import GAUSSIAN, MLP, Decoder, GaussianEncoder, TimeMLP, require_levels
@@ -31,6 +31,7 @@ def vae(
     `levels` is given where x is made of levels ("binomial", "categorical", "discretized_gaussian").
     For "bernoulli", x is 0 or 1; for "continuous_bernoulli" and "gaussian" it is a float tensor.
     """
+    levels, hidden = require_levels(likelihood, levels), integers(hidden, "hidden")
     decoder = Decoder(latent, hidden[::-1], event, likelihood, levels, spread)
     encoder = GaussianEncoder(event, hidden, latent, 2 if likelihood == "bernoulli" else levels)
     return VAE(encoder, decoder, _likelihood(likelihood, levels))
@@ -43,7 +44,7 @@ def conv_vae(
 
     `levels` is as for `vae`; "categorical" is not offered.
     """
-    require_levels(likelihood, levels)
+    levels = require_levels(likelihood, levels)
     require(likelihood != "categorical", "likelihood", repr(likelihood), "one with one or two numbers for each pixel")
     encoder = ConvEncoder(channels, size, widths, latent, 2 if likelihood == "bernoulli" else levels)
     decoder = ConvDecoder(channels, size, widths, latent, 2 if likelihood in GAUSSIAN else 1)
@@ -74,9 +75,10 @@ def build(spec: dict, *, seed: int = 0) -> nn.Module:
     spec["name"] is a key of `MODELS`; the other keys are the arguments of that model. Names and keys that the
     model does not know, and missing ones, raise. The random state of the process stays as it was.
     """
+    require(isinstance(spec, dict), "spec", repr(spec), "a dictionary")
     options = dict(spec)
     name = options.pop("name", None)
-    require(name in MODELS, "spec['name']", repr(name), f"one of {', '.join(MODELS)}")
+    require_choice(name, "spec['name']", MODELS)
     parameters = inspect.signature(MODELS[name]).parameters
     needed = {key for key, parameter in parameters.items() if parameter.default is parameter.empty}
     ok = needed <= options.keys() <= parameters.keys()

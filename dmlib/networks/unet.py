@@ -9,7 +9,17 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from dmlib.checks import Float, Tensor, require, require_float, require_shape
+from dmlib.checks import (
+    Float,
+    Tensor,
+    integer,
+    integers,
+    require,
+    require_beside,
+    require_fits,
+    require_float,
+    require_shape,
+)
 from dmlib.networks.reduced import reducible
 
 TIME_FEATURES = 64
@@ -18,6 +28,8 @@ GROUPS = 8
 
 def time_features(t: Tensor) -> Float[Tensor, "B 64"]:
     """Sines and cosines of each time [B] at frequencies from 1 down to 1/1000."""
+    require_shape(t, "t", None)
+    require(not t.is_complex(), "the dtype of t", t.dtype, "real")
     frequencies = torch.logspace(0, -3, TIME_FEATURES // 2, device=t.device)
     angles = t.float().unsqueeze(1) * frequencies
     return torch.cat([angles.sin(), angles.cos()], 1)
@@ -41,11 +53,13 @@ class UNet(nn.Module):
         time_conditional: bool = True,
     ) -> None:
         super().__init__()
+        channels, size, patch = integer(channels, "channels", 1), integer(size, "size", 1), integer(patch, "patch", 1)
+        widths, blocks = integers(widths, "widths"), integer(blocks, "blocks", 1)
         ok = len(widths) >= 1 and all(width >= GROUPS and width % GROUPS == 0 for width in widths)
         require(ok, "widths", tuple(widths), f"one or more multiples of {GROUPS}")
+        require(patch >= 1, "patch", patch, "1 or more")
         step = patch * 2 ** (len(widths) - 1)
         require(size % step == 0, "size", size, f"a multiple of {step}, patch times 2 for each level but one")
-        require(blocks >= 1, "blocks", blocks, "1 or more")
         self.event, self.time_conditional = (channels, size, size), time_conditional
         width, top, n_time = widths[0], widths[-1], 4 * widths[0]
         self.time = nn.Sequential(nn.Linear(TIME_FEATURES, n_time), nn.SiLU(), nn.Linear(n_time, n_time), nn.SiLU())
@@ -63,8 +77,10 @@ class UNet(nn.Module):
     @reducible
     def forward(self, x_t: Tensor, t: Tensor) -> Float[Tensor, "B C H W"]:
         require_float(x_t, "x_t")
+        require_fits(x_t, "x_t", self)
         require_shape(x_t, "x_t", None, *self.event)
         require_shape(t, "t", len(x_t))
+        require_beside(t, "t", x_t, "x_t")
         time = self.time(time_features(t if self.time_conditional else torch.zeros_like(t)).to(x_t.dtype))
         h, skips = self.stem(x_t), []
         for level, blocks in enumerate(self.down):

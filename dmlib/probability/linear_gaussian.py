@@ -9,8 +9,21 @@ import math
 from dataclasses import dataclass
 
 import torch
+from torch.linalg import solve_triangular
 
-from dmlib.checks import Float, Tensor, require, require_all, require_float, require_shape
+from dmlib.checks import (
+    Float,
+    Tensor,
+    integer,
+    require,
+    require_all,
+    require_beside,
+    require_float,
+    require_generator,
+    require_kin,
+    require_shape,
+    widest_dtype,
+)
 from dmlib.probability import gaussian, multivariate
 from dmlib.probability.gaussian import Gaussian
 from dmlib.probability.multivariate import MVN
@@ -58,6 +71,9 @@ def sample(
     m: LinearGaussian, n: int, *, generator: torch.Generator
 ) -> tuple[Float[Tensor, "{n} K"], Float[Tensor, "{n} D"]]:
     """n draws (z, x) of the model: first the latents, then what they cause."""
+    _require_model(m, LinearGaussian)
+    n = integer(n, "n", 0)
+    require_generator(generator)
     draw = {"generator": generator, "dtype": m.W.dtype, "device": m.W.device}
     z = torch.randn(n, m.W.shape[1], **draw)
     return z, z @ m.W.mT + m.b + m.var.sqrt() * torch.randn(n, m.W.shape[0], **draw)
@@ -71,9 +87,13 @@ def log_evidence(m: LinearGaussian | LinearChain, x: Tensor) -> Float[Tensor, " 
     """
     _require_data(m, x)
     if isinstance(m, LinearChain):
-        return multivariate.log_prob(multivariate.marginal(_states(m), _observed(m)), x)
-    identity = torch.eye(len(m.b), dtype=x.dtype, device=x.device)
-    return multivariate.log_prob(MVN(m.b, m.W @ m.W.mT + m.var * identity), x)
+        states = _states(m)
+        return multivariate.log_prob(multivariate.marginal(states, _observed(m)), x.to(states.mean.dtype)).to(x.dtype)
+    z, root = _posterior(m, x)
+    W, b, var = (p.to(z.dtype) for p in (m.W, m.b, m.var))
+    squares = ((x - b - z @ W.mT) ** 2).sum(1) / var + (z**2).sum(1)
+    log_volume = len(b) / 2 * (var.log() + math.log(2 * math.pi)) + root.diagonal().abs().log().sum()
+    return (-squares / 2 - log_volume).to(x.dtype)
 
 
 def posterior(
@@ -86,10 +106,13 @@ def posterior(
     """
     _require_data(m, x)
     if isinstance(m, LinearChain):
-        return multivariate.condition(_states(m), _observed(m), x)
-    factor = torch.linalg.cholesky_ex(_precision(m)).L
-    mean = torch.cholesky_solve(m.W.mT @ (x - m.b).mT / m.var, factor).mT
-    return mean, torch.cholesky_inverse(factor)
+        states = _states(m)
+        mean, cov = multivariate.condition(states, _observed(m), x.to(states.mean.dtype))
+    else:
+        mean, root = _posterior(m, x)
+        inverse = solve_triangular(root, torch.eye(len(root), dtype=root.dtype, device=root.device), upper=True)
+        cov = inverse @ inverse.mT
+    return mean.to(x.dtype), cov.to(x.dtype)
 
 
 def elbo(m: LinearGaussian, x: Tensor, q: Gaussian) -> Float[Tensor, " B"]:
@@ -97,10 +120,9 @@ def elbo(m: LinearGaussian, x: Tensor, q: Gaussian) -> Float[Tensor, " B"]:
 
     In nats. Eq. [eq-elbo-two-terms].
     """
-    _require_data(m, x)
     _require_encoder(m, x, q)
     residual = ((x - m.b - q.mean @ m.W.mT) ** 2).sum(1) + q.var @ (m.W**2).sum(0)
-    reconstruction = -0.5 * (residual / m.var + len(m.b) * torch.log(2 * math.pi * m.var))
+    reconstruction = -0.5 * (residual / m.var + len(m.b) * (m.var.log() + math.log(2 * math.pi)))
     return reconstruction - gaussian.kl(q, gaussian.standard(q.mean))
 
 
@@ -109,12 +131,14 @@ def gap(m: LinearGaussian, x: Tensor, q: Gaussian) -> Float[Tensor, " B"]:
 
     It is what the bound lacks of the evidence, in nats. Eq. [eq-elbo-gap].
     """
-    _require_data(m, x)
     _require_encoder(m, x, q)
-    precision = _precision(m)
-    factor = torch.linalg.cholesky_ex(precision).L
-    quadratic = (((q.mean - posterior(m, x)[0]) @ factor) ** 2).sum(1) + q.var @ precision.diagonal()
-    return 0.5 * (quadratic - q.var.log().sum(1) - len(precision)) - factor.diagonal().log().sum()
+    mean, root = _posterior(m, x)
+    q_mean, q_var = q.mean.to(mean.dtype), q.var.to(mean.dtype)
+    quadratic = (((q_mean - mean) @ root.mT) ** 2).sum(1) + q_var @ (root**2).sum(0)
+    log_ratio = (
+        gaussian.log_var(q).sum(1) + 2 * root.diagonal().abs().log().sum()
+    )  # of the volumes of q and the posterior
+    return (0.5 * (quadratic - log_ratio - len(root))).to(x.dtype)
 
 
 def mean_field_posterior(m: LinearGaussian, x: Tensor) -> Gaussian:
@@ -122,20 +146,29 @@ def mean_field_posterior(m: LinearGaussian, x: Tensor) -> Gaussian:
 
     It keeps the posterior's mean and inverts the diagonal of its precision. Eq. [eq-mean-field].
     """
-    mean, _ = posterior(m, x)
-    return Gaussian(mean, (1 / _precision(m).diagonal()).expand_as(mean))
+    _require_data(m, x, LinearGaussian)
+    mean, root = _posterior(m, x)
+    return Gaussian(mean.to(x.dtype), (1 / (root**2).sum(0)).to(x.dtype).expand_as(mean))
 
 
-def _precision(m: LinearGaussian) -> Tensor:
-    """The inverse of the posterior's covariance: [K, K]."""
-    return torch.eye(m.W.shape[1], dtype=m.W.dtype, device=m.W.device) + m.W.mT @ m.W / m.var
+def _posterior(m: LinearGaussian, x: Tensor) -> tuple[Tensor, Tensor]:
+    """The posterior's mean [B, K], and the triangle R [K, K] with R'R its precision I + W'W / var, in float64.
+
+    R is that of [W / std; I] = QR: the sum, in which a small var drowns the I, is never formed.
+    """
+    W, b, var = (p.to(widest_dtype(x.device)) for p in (m.W, m.b, m.var))
+    identity = torch.eye(W.shape[1], dtype=W.dtype, device=W.device)
+    orthogonal, root = torch.linalg.qr(torch.cat([W / var.sqrt(), identity]))
+    seen = (x - b) / var.sqrt() @ orthogonal[: len(b)]
+    return solve_triangular(root, seen.mT, upper=True).mT, root
 
 
 def _states(m: LinearChain) -> MVN:
-    """The joint distribution of x_0..x_T, as one vector [(T + 1) D]."""
-    identity = torch.eye(m.b.shape[1], dtype=m.b.dtype, device=m.b.device)
-    states = MVN(torch.zeros_like(m.b[0]), identity)
-    for A, b, var in zip(m.A, m.b, m.var):
+    """The joint distribution of x_0..x_T, as one vector [(T + 1) D], in float64."""
+    parameters = [p.to(widest_dtype(m.b.device)) for p in (m.A, m.b, m.var)]
+    identity = torch.eye(m.b.shape[1], dtype=parameters[1].dtype, device=m.b.device)
+    states = MVN(torch.zeros_like(identity[0]), identity)
+    for A, b, var in zip(*parameters):
         earlier = A.new_zeros(len(b), len(states.mean) - len(b))
         states = multivariate.joint(states, torch.cat([earlier, A], 1), b, var * identity)
     return states
@@ -149,18 +182,26 @@ def _observed(m: LinearChain) -> range:
 def _require_parameters(matrix: Tensor, name: str, b: Tensor, var: Tensor) -> None:
     for value, label in ((matrix, name), (b, "b"), (var, "var")):
         require_float(value, label)
+    for value, label in ((matrix, name), (b, "b"), (var, "var")):
+        require_beside(value, label, matrix, name)
         if value.dim() > 0:  # one number never promotes
             require(value.dtype == b.dtype, f"the dtype of {label}", value.dtype, f"{b.dtype}, that of b")
     require_all(var > 0, "var", var, "> 0")
 
 
-def _require_data(m: LinearGaussian | LinearChain, x: Tensor) -> None:
+def _require_model(m: object, *kinds: type) -> None:
+    require(isinstance(m, kinds), "m", type(m).__name__, "a " + " or a ".join(kind.__name__ for kind in kinds))
+
+
+def _require_data(m: LinearGaussian | LinearChain, x: Tensor, *kinds: type) -> None:
+    _require_model(m, *kinds or (LinearGaussian, LinearChain))
     require_float(x, "x")
     require_shape(x, "x", None, m.b.shape[-1])
-    require(x.dtype == m.b.dtype, "the dtype of x", x.dtype, f"{m.b.dtype}, that of the model")
+    require_kin(x, "x", m.b, "the model")
 
 
 def _require_encoder(m: LinearGaussian, x: Tensor, q: Gaussian) -> None:
+    _require_data(m, x, LinearGaussian)
     gaussian.require_gaussian(q, "q")
     require_shape(q.mean, "q.mean", x.shape[0], m.W.shape[1])
-    require(q.mean.dtype == x.dtype, "the dtype of q.mean", q.mean.dtype, f"{x.dtype}, that of x")
+    require_kin(q.mean, "q.mean", x, "x")

@@ -12,9 +12,11 @@ from torch.linalg import solve_triangular
 from dmlib.checks import (
     Float,
     Tensor,
+    integers,
     require,
     require_all,
     require_float,
+    require_kin,
     require_like,
     require_shape,
     values_readable,
@@ -30,16 +32,20 @@ class MVN:
 
     def __post_init__(self) -> None:
         require_float(self.mean, "mean")
+        ok = self.mean.dtype in (torch.float32, torch.float64)
+        require(
+            ok, "the dtype of mean", self.mean.dtype, "torch.float32 or torch.float64: none factors in half precision"
+        )
         require_shape(self.mean, "mean", None)
         require(len(self.mean) > 0, "the shape of mean", (0,), "(D,) with D >= 1")
         _require_covariance(self.cov, "cov", self.mean)
         if values_readable(self.cov):
-            positive = torch.linalg.cholesky_ex(self.cov).info == 0
-            require(bool(positive), "cov", "not positive definite", "positive definite")
+            _cholesky(self.cov)
 
 
 def log_prob(p: MVN, x: Tensor) -> Float[Tensor, " B"]:
     """The log-density of the rows of x [B, D], in nats. [Bishop2006]"""
+    _require_mvn(p, "p")
     _require_values(x, "x", p, len(p.mean))
     factor = _cholesky(p.cov)
     white = solve_triangular(factor, (x - p.mean).mT, upper=False)
@@ -48,6 +54,8 @@ def log_prob(p: MVN, x: Tensor) -> Float[Tensor, " B"]:
 
 def kl(p: MVN, q: MVN) -> Float[Tensor, ""]:
     """The Kullback-Leibler divergence of p from q, in nats. [Bishop2006]"""
+    _require_mvn(p, "p")
+    _require_mvn(q, "q")
     require_like(q.mean, "q.mean", p.mean, "p.mean")
     factor_p, factor_q = _cholesky(p.cov), _cholesky(q.cov)
     ratio = solve_triangular(factor_q, factor_p, upper=False)
@@ -57,6 +65,7 @@ def kl(p: MVN, q: MVN) -> Float[Tensor, ""]:
 
 def entropy(p: MVN) -> Float[Tensor, ""]:
     """The differential entropy of p, in nats. [Bishop2006]"""
+    _require_mvn(p, "p")
     return 0.5 * len(p.mean) * math.log(2 * math.pi * math.e) + _log_volume(_cholesky(p.cov))
 
 
@@ -104,8 +113,11 @@ def joint(p_z: MVN, W: Tensor, b: Tensor, noise_cov: Tensor) -> MVN:
 
 
 def _cholesky(cov: Tensor) -> Tensor:
-    """The lower factor of a covariance that was checked when its MVN was built: no wait on accelerators."""
-    return torch.linalg.cholesky_ex(cov).L
+    """The lower factor of a covariance; without one, raises on the CPU and is NaN beside it, where nothing waits."""
+    factor, info = torch.linalg.cholesky_ex(cov)
+    if values_readable(info):
+        require(bool(info == 0), "cov", "not positive definite", "positive definite")
+    return torch.where(info == 0, factor, math.nan)
 
 
 def _log_volume(factor: Tensor) -> Tensor:
@@ -118,31 +130,38 @@ def _symmetric(cov: Tensor) -> Tensor:
 
 
 def _split(p: MVN, dims: Sequence[int] | Tensor) -> tuple[list[int], list[int]]:
-    size, chosen = len(p.mean), [int(d) for d in dims]
+    _require_mvn(p, "p")
+    size, chosen = len(p.mean), integers(dims, "dims")
     ok = len(set(chosen)) == len(chosen) and all(0 <= d < size for d in chosen)
     require(ok, "dims", chosen, f"distinct and in 0..{size - 1}")
     return chosen, [d for d in range(size) if d not in chosen]
 
 
+def _require_mvn(p: MVN, name: str) -> None:
+    require(isinstance(p, MVN), name, type(p).__name__, "an MVN")
+
+
 def _require_values(x: Tensor, name: str, p: MVN, size: int) -> None:
     require_float(x, name)
     require_shape(x, name, None, size)
-    require(x.dtype == p.mean.dtype, f"the dtype of {name}", x.dtype, f"{p.mean.dtype}, that of the mean")
+    require_kin(x, name, p.mean, "the mean")
 
 
 def _require_covariance(cov: Tensor, name: str, mean: Tensor) -> None:
     require_float(cov, name)
     require_shape(cov, name, len(mean), len(mean))
-    require(cov.dtype == mean.dtype, f"the dtype of {name}", cov.dtype, f"{mean.dtype}, that of the mean")
+    require_kin(cov, name, mean, "the mean")
     slack = torch.finfo(cov.dtype).eps ** 0.5 * cov.abs().max()
     require_all((cov - cov.mT).abs() <= slack, name, cov, "symmetric")
 
 
 def _require_map(p: MVN, A: Tensor, name: str, b: Tensor, noise_cov: Tensor) -> None:
+    _require_mvn(p, "p" if name == "A" else "p_z")
     require_float(b, "b")
     require_shape(b, "b", None)
+    require(len(b) > 0, "the shape of b", (0,), "(E,) with E >= 1")
     _require_values(A, name, p, len(p.mean))
     require_shape(A, name, len(b), len(p.mean))
-    require(b.dtype == p.mean.dtype, "the dtype of b", b.dtype, f"{p.mean.dtype}, that of the mean")
+    require_kin(b, "b", p.mean, "the mean")
     _require_covariance(noise_cov, "noise_cov", b)
     require_all(noise_cov.diagonal() >= 0, "the diagonal of noise_cov", noise_cov.diagonal(), ">= 0")

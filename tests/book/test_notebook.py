@@ -114,6 +114,65 @@ def test_normal_form_of_a_whole_notebook():
     }
 
 
+@pytest.mark.parametrize(
+    ("kind", "source", "normal"),
+    [
+        ("code", 'a = """x  \ny\t\n \n"""  \nb = 1 ', 'a = """x  \ny\t\n \n"""\nb = 1'),
+        ("code", 'a = f"""{1}  \n  """  \n# note  \n', 'a = f"""{1}  \n  """\n# note'),
+        ("code", "a = (1,  \n2)  ", "a = (1,\n2)"),
+        ("code", "%%bash  \necho 'x  \ny'", "%%bash  \necho 'x  \ny'"),
+        ("markdown", "one  \ntwo \nthree   \n\n# four  ", "one  \ntwo\nthree\n\n# four"),
+    ],
+)
+def test_blanks_that_mean_something_stay(kind, source, normal):
+    assert "".join(only(kind=kind, source=source)["source"]) == normal
+
+
+OTHERS = {
+    "byte order mark": (b"\xef\xbb\xbf" + json.dumps(book(cell())).encode(), "not in normal form: line 1 is"),
+    "format 3": (b'{"nbformat": 3, "worksheets": []}', "was one of format 3; it must be one of format 4"),
+    "a list": (b"[1, 2]", "was JSON of another kind; it must be one of format 4"),
+    "a number": (b"7", "its JSON is not that of a notebook: TypeError"),
+    "no JSON": (b"print(1)", "Expecting value"),
+    "no text": (b"\xff\xfe\x00", "can't decode byte 0xff"),
+    "no cells": (b'{"nbformat": 4}', "its JSON is not that of a notebook: KeyError('cells')"),
+    "no source": (json.dumps(book({"cell_type": "code"})).encode(), "not that of a notebook: KeyError('source')"),
+    "a text as cell": (json.dumps(book("x = 1")).encode(), "its JSON is not that of a notebook: TypeError"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+def test_notebooks_of_others_end_in_one_line(tmp_path, capsys, kind):
+    content, words = OTHERS[kind]
+    path = tmp_path / "a.ipynb"
+    path.write_bytes(content)
+    for command in ("check", "record", "normalize"):
+        if kind == "byte order mark" and command != "check":
+            continue
+        assert notebook.main([command, str(path)]) == 1
+        said = capsys.readouterr().out
+        assert said.startswith(f"{path}: ")
+        assert words in said
+        assert said.count("\n") == 1
+        assert path.read_bytes() == content
+    assert notebook.main(["check", str(tmp_path / "none.ipynb")]) == 1
+    if kind == "byte order mark":
+        assert notebook.main(["normalize", str(path)]) == 0
+        assert notebook.check(path) == []
+
+
+def test_a_kernel_of_another_environment_is_not_taken(tmp_path, monkeypatch):
+    spec = {"argv": ["/bin/false", "{connection_file}"], "display_name": "Other", "language": "python"}
+    other = tmp_path / "jupyter" / "kernels" / "python3" / "kernel.json"
+    other.parent.mkdir(parents=True)
+    other.write_text(json.dumps(spec), "utf8")
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "jupyter"))
+    path = chapter(tmp_path / "a.ipynb", "import sys\n---check\nprint(sys.executable)")
+    notebook.record(path)
+    stored = json.loads(path.read_text("utf8"))["cells"]
+    assert stored[1]["outputs"][0]["text"] == [f"{sys.executable}\n"]
+
+
 def test_only_the_words_of_checks_are_kept():
     figure = {"output_type": "display_data", "data": {"image/png": "x"}, "metadata": {}}
     assert only(outputs=printed("PASS\n"))["outputs"] == []

@@ -299,3 +299,25 @@ def test_a_rejection_that_runs_again_without_a_verdict_is_forgotten(ledger):
 def test_a_report_is_folded_and_says_how_many_checks_it_holds(ledger):
     ledger.close("eq-a", 1.0, 1.0, atol=0, claim="one")
     assert "<details><summary>The checks of this chapter, 1 in all</summary>" in ledger.report()._repr_html_()
+
+
+@pytest.mark.parametrize("make", [int, torch.tensor, np.int64, lambda n: [n, 0], lambda n: torch.tensor([n, -n])])
+def test_large_integers_are_compared_as_integers(ledger, make):
+    for n in (2**53, 2**62, -(2**53) - 1):
+        ledger.close("eq-a", make(n), make(n), atol=0, claim="same")
+        ledger.close("eq-a", make(n), make(n + 1), atol=1, claim="near")
+        with pytest.raises(CheckFailed, match="diff"):
+            ledger.close("eq-a", make(n), make(n + 1), atol=0.5, claim="one more")
+    ledger.bound("eq-a", 2**53, 2**53 + 1, claim="below")
+    with pytest.raises(CheckFailed, match="lower"):
+        ledger.bound("eq-a", 2**53 + 1, 2**53, claim="above")
+    with pytest.raises(CheckFailed, match="diff"):
+        ledger.close("eq-a", 2**53 + 1, float(2**53), atol=0, claim="an integer and a float")
+    with pytest.raises(CheckFailed, match="diff"):
+        ledger.close("eq-a", -(2**63), 2**63 - 1, atol=1, claim="the two ends")
+
+
+def test_numbers_of_python_are_not_rounded(ledger):
+    ledger.close("eq-a", 0.1, torch.tensor(0.1, dtype=torch.float64), atol=0, claim="a number")
+    with pytest.raises(CheckFailed, match="diff"):
+        ledger.close("eq-a", [16777217.0], [16777216.0], atol=0.5, claim="numbers that float32 does not tell apart")

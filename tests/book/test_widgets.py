@@ -159,6 +159,21 @@ def test_live_widget_redraws_what_its_sliders_say():
     assert words.value == "<small>gray at 5 (u = 2)</small>"
 
 
+def test_a_drawing_that_fails_shows_its_error_in_its_place():
+    def fragile(ax, t):
+        ax.set_title(f"{1 / (t - 2):.1f}")
+
+    picture, t, words = explore(fragile, alt="one over {t}", figsize=(1, 1), t=[1, 2, 3])._live().children
+    before = picture.value
+    t.value = 1
+    assert picture.layout.display == "none"
+    assert words.value == "<small>ZeroDivisionError: division by zero</small>"
+    t.value = 2
+    assert picture.layout.display is None
+    assert picture.value != before
+    assert words.value == "<small>one over 3</small>"
+
+
 def test_live_only_with_a_kernel_outside_builds(monkeypatch):
     class Shell:
         kernel = object()

@@ -27,6 +27,7 @@ OTHER = struct.pack(">4B3I", 0, 0, 8, 3, *ARRAY.shape) + ARRAY[::-1].tobytes()
 ARCHIVE = gzip.compress(CONTENT, mtime=0)
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
 NAME = "images-idx3-ubyte"
+NAMES = [f"{NAME}.gz", NAME, "images.idx3-ubyte.gz", "images.idx3-ubyte"]  # As other programs save them, too.
 BAD_FILES = {
     "empty": b"",
     "truncated": ARCHIVE[:-100],
@@ -122,7 +123,7 @@ def check(found: torch.Tensor) -> None:
 # The user's own files
 
 
-@pytest.mark.parametrize("place", [f"shapes/{NAME}.gz", f"shapes/{NAME}", f"{NAME}.gz", NAME])
+@pytest.mark.parametrize("place", [f"{folder}{file}" for folder in ("shapes/", "") for file in NAMES])
 @pytest.mark.parametrize("data", [CONTENT, ARCHIVE], ids=["plain", "gzipped"])
 def test_own_files_are_read_where_they_are(own: Path, tmp_path: Path, place: str, data: bytes) -> None:
     (own / place).write_bytes(data)
@@ -192,6 +193,29 @@ def test_a_download_is_kept_and_read_again(cache: Path, tmp_path: Path, server) 
         check(load(mirrors=[f"{server.url}/good/"]))
     assert server.asked == [f"/good/{NAME}.gz"]
     assert files(tmp_path) == {str(cache.relative_to(tmp_path)): ARCHIVE}
+
+
+@pytest.mark.parametrize("file", NAMES)
+@pytest.mark.parametrize("data", [CONTENT, ARCHIVE], ids=["plain", "gzipped"])
+def test_the_cache_may_hold_it_under_every_name(cache: Path, tmp_path: Path, file: str, data: bytes) -> None:
+    cache.parent.mkdir(parents=True)
+    (cache.parent / file).write_bytes(data)
+    check(load(mirrors=()))
+    assert list(files(tmp_path).values()) == [data]
+
+
+def test_without_a_home_the_users_own_files_are_enough(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def homeless(*args: object) -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr(Path, "home", homeless)
+    with pytest.raises(
+        RuntimeError, match=r"^the home folder was not .*; DMLIB_DATA must name .*XDG_CACHE_HOME.*downloads$"
+    ):
+        load(mirrors=())
+    (own / NAME).write_bytes(CONTENT)
+    check(load(mirrors=()))
 
 
 @pytest.mark.parametrize("home", ["", None])

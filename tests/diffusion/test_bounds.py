@@ -357,6 +357,22 @@ def test_draw_is_a_function_of_its_generator(dtype: torch.dtype) -> None:
     assert (t.shape, t.dtype, noise.shape, noise.dtype) == ((5,), torch.int64, x_0.shape, dtype)
 
 
+def test_transitions_are_divergences_from_the_posterior(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the data's step from the model's, and not the other way round: they differ where the variances do."""
+    s = schedule.linear(3, beta_1=0.1, beta_T=0.5)
+    wide = functools.partial(bounds.p_transition, variance="beta")
+    monkeypatch.setattr(bounds, "p_transition", wide)
+    x_0, noises = torch.tensor([[0.1, -0.7, 0.4]], dtype=F64), 3 * [torch.ones(1, 3, dtype=F64)]
+    found = bounds.denoising_form(lambda x_t, t: 0.3 * x_t, s, x_0, noises, lambda x_0, x_1: x_0.sum(1))
+    for t in (2, 3):
+        times = torch.full((1,), t)
+        x_t = forward.q_sample(s, x_0, times, noises[0])
+        q, p = forward.q_posterior(s, x_0, x_t, times), wide(lambda x_t, t: 0.3 * x_t, s, x_t, times)
+        pair = (torch.distributions.Normal(side.mean, side.var.sqrt()) for side in (q, p))
+        kl = torch.distributions.kl_divergence(*pair).sum(1)
+        torch.testing.assert_close(found.transitions[:, t - 2], kl)
+
+
 def test_noises_are_read_one_at_a_time() -> None:
     x_0, made, read = normal(14, 2, 1), [], []
 
@@ -427,7 +443,7 @@ BAD = [
     (lambda: simple(kind="noise"), "kind was 'noise'; it must be one of"),
     (lambda: simple(x_0=X.long()), "the dtype of x_0 was torch.int64"),
     (lambda: bounds.draw(X.long(), NOISE, generator=torch.Generator()), "the dtype of x_0 was torch.int64"),
-    (lambda: bounds.rounding_decoder(NOISE, 1), "levels was 1; it must be an integer >= 2"),
+    (lambda: bounds.rounding_decoder(NOISE, 1), "levels was 1; it must be an integer, 2 or more"),
     (lambda: bounds.rounding_decoder(NOISE, 2)(X, X), "x_0 was 0.0; it must be one of the 2 levels"),
     (lambda: bounds.discretized_decoder(wrong, NOISE, 2)(X, X), "x_0 was 0.0; it must be one of the 2 levels"),
     (lambda: bounds.rounding_decoder(NOISE, 17)(X + 0.01, X), "x_0 was 0.0099.*; it must be one of the 17 levels"),

@@ -11,6 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.func import grad, vmap
 
 from dmlib.diffusion import bounds, forward, parameterization, schedule
 from dmlib.probability import gaussian, mixture
@@ -268,3 +269,46 @@ def test_clamped_cuts_predictions_to_where_data_lie() -> None:
     x_t = torch.tensor([[-3.0, 0.5, 2.0]])
     assert parameterization.clamped(lambda x, t: x)(x_t, T[:1]).tolist() == [[-1.0, 0.5, 1.0]]
     assert parameterization.clamped(lambda x, t: x, 0.0, 2.5)(x_t, T[:1]).tolist() == [[0.0, 0.5, 2.0]]
+
+
+def test_coefficients_are_finite_in_the_dtype_that_holds_them() -> None:
+    """1/sqrt(alpha_bar) of the last step of cosine(4000) is 9.7e5: fine in float32, more than float16 has."""
+    long = schedule.cosine(4000)
+    x = torch.ones(1, 1)
+    denoiser = parameterization.as_denoiser(lambda x_t, t: torch.zeros_like(x_t), long, "eps")
+    expected = long.alpha_bar[-1].rsqrt().item()
+    assert expected > 65504
+    assert denoiser(x, torch.tensor([4000])).item() == pytest.approx(expected, rel=1e-6)
+    with pytest.raises(
+        ValueError, match="t was 4000; it must be such that eps at x_t determines x_0, with coefficients f"
+    ):
+        parameterization.clamped(denoiser)(x.half(), torch.tensor([4000]))
+    with pytest.raises(ValueError, match=r"alpha_bar_t was .*; it must be such that eps at x_t determines x_0, with"):
+        parameterization.to_x_0("eps", 0 * x.half(), x.half(), long.alpha_bar[-1])
+    faint = schedule.linear(2, 1e-11, 0.5)
+    with pytest.raises(ValueError, match="t was 1; it must be where score is defined, with coefficients finite in"):
+        parameterization.scheduled_target("score", faint, x.half(), torch.tensor([1]), x.half())
+    with pytest.raises(ValueError, match=r"alpha_bar_t was 0.99.*; it must be less than 1 for score, with"):
+        parameterization.target("score", x.half(), x.half(), faint.alpha_bar[1])
+
+
+def test_weights_do_not_broadcast() -> None:
+    many, one = torch.tensor([0.3, 0.4, 0.5], dtype=F64), torch.tensor([0.9], dtype=F64)
+    assert parameterization.elbo_weight("eps", many, 0.9).shape == (3,)
+    with pytest.raises(ValueError, match=r"the shape of alpha_bar_s was \(1,\); it must be \(\) or \(3,\)"):
+        parameterization.elbo_weight("eps", many, one)
+    with pytest.raises(ValueError, match=r"the shape of alpha_bar_s was \(3,\); it must be \(\) or \(1,\)"):
+        parameterization.elbo_weight("eps", 0.1 * one, many)
+
+
+def test_conversions_can_be_mapped_and_differentiated() -> None:
+    x_t, pred = normal(40, 4, 3), normal(41, 4, 3)
+    t = torch.tensor([1, 2, 5, 6])
+    denoiser = parameterization.as_denoiser(lambda x_t, t: x_t**2, NOISE, "v")
+    mapped = vmap(lambda x, t: denoiser(x[None], t[None])[0])(x_t, t)
+    assert_near(mapped, denoiser(x_t, t))
+    alpha_bar = NOISE.alpha_bar[t]
+    sample = vmap(lambda x, t, noise: forward.q_sample(NOISE, x[None], t[None], noise[None])[0])
+    assert_near(sample(x_t, t, pred), forward.q_sample(NOISE, x_t, t, pred))
+    slopes = vmap(grad(lambda x, p, a: parameterization.to_x_0("v", p[None], x[None], a).sum()))(x_t, pred, alpha_bar)
+    assert_near(slopes, alpha_bar.sqrt()[:, None].expand(4, 3))

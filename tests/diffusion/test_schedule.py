@@ -143,8 +143,8 @@ def test_a_bad_alpha_bar_is_named(alpha_bar: torch.Tensor, message: str) -> None
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: schedule.linear(0), "T was 0; it must be an integer of at least 1"),
-        (lambda: schedule.cosine(-3), "T was -3; it must be an integer of at least 1"),
+        (lambda: schedule.linear(0), "T was 0; it must be an integer, 1 or more"),
+        (lambda: schedule.cosine(-3), "T was -3; it must be an integer, 1 or more"),
         (lambda: schedule.linear(10, 0.0, 0.02), r"beta was 0.0; it must be in \(0, 1\)"),
         (lambda: schedule.linear(10, 1e-4, 1.0), r"beta was 1.0; it must be in \(0, 1\)"),
         (lambda: schedule.linear(10, 1e-4, math.nan), r"beta was .*; it must be in \(0, 1\)"),

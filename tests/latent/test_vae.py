@@ -302,8 +302,8 @@ def test_sample_serves_a_partial_likelihood() -> None:
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda v, e: v.elbo(X, e, "c"), "estimator was 'c'; it must be 'a' or 'b'"),
-        (lambda v, e: v.elbo(X, e, ""), "estimator was ''; it must be 'a' or 'b'"),
+        (lambda v, e: v.elbo(X, e, "c"), "estimator was 'c'; it must be one of a, b"),
+        (lambda v, e: v.elbo(X, e, ""), "estimator was ''; it must be one of a, b"),
         (lambda v, e: v.elbo(X, e[0]), r"the shape of noise was \(5, 2\); it must be \(any, 5, 2\)"),
         (lambda v, e: v.elbo(X, e[:, :1]), r"the shape of noise was \(4, 1, 2\); it must be \(any, 5, 2\)"),
         (lambda v, e: v.elbo(X, e[:, :, :1]), r"the shape of noise was \(4, 5, 1\); it must be \(any, 5, 2\)"),
@@ -312,8 +312,8 @@ def test_sample_serves_a_partial_likelihood() -> None:
         (lambda v, e: v.iwae(X, e.long()), "the dtype of noise was torch.int64; it must be a floating-point dtype"),
         (lambda v, e: v.iwae(X, e * math.nan), "noise was nan; it must be finite"),
         (lambda v, e: v.elbo(X * math.inf, e), "the encoder's mean was -?(nan|inf); it must be finite"),
-        (lambda v, e: v.draw(X, generator=generator(0), samples=0), "samples was 0; it must be an integer of at least"),
-        (lambda v, e: v.sample(0, generator=generator(0)), "n was 0; it must be an integer of at least 1"),
+        (lambda v, e: v.draw(X, generator=generator(0), samples=0), "samples was 0; it must be an integer, 1 or more"),
+        (lambda v, e: v.sample(0, generator=generator(0)), "n was 0; it must be an integer, 1 or more"),
         (lambda v, e: v.sample(2, generator=generator(0)), "the latent dimension was unknown; it must be"),
         (
             lambda v, e: VAE(encode, lambda z: decode(z)[0], likelihoods.gaussian).elbo(X, e),
@@ -366,3 +366,26 @@ def test_the_loss_compiles_into_one_graph(bound: str, monkeypatch: pytest.Monkey
     noise = normal(22, 3, 4, K)
     compiled = torch.compile(module, fullgraph=True, backend="eager")(BITS, noise)
     np.testing.assert_allclose(compiled.detach(), module(BITS, noise).detach(), rtol=1e-12)
+
+
+@pytest.mark.parametrize("estimator", ["a", "b"])
+@pytest.mark.parametrize("log_var", [-1e4, -200.0, -104.0, -90.0, -60.0])
+def test_a_sharp_encoder_has_a_finite_bound_and_slope(log_var: float, estimator: str) -> None:
+    """Half of the number of images by each log-variance: the KL's slope, (exp(l) - 1) / 2, at l far below 0."""
+    offset = torch.full((K,), log_var, requires_grad=True)
+    model = linear_vae(lambda x: (x @ ENCODER.float(), offset.expand(len(x), K)))
+    model.decoder = lambda z: (z @ MODEL.W.T.float(), torch.zeros(D).expand(len(z), D))
+    x, noise = X[:4].float(), normal(60, 1, 4, K).float()
+    bound = model.elbo(x, noise, estimator)
+    (slope,) = torch.autograd.grad(bound.sum(), offset)
+    torch.testing.assert_close(slope, torch.full((K,), 2.0), rtol=1e-6, atol=1e-6)
+    code = x @ ENCODER.float()
+    log_lik = likelihoods.gaussian(code @ MODEL.W.T.float(), torch.zeros(()), x)
+    entropy = (1 + log_var) / 2 if estimator == "b" else (noise[0] ** 2 + log_var) / 2
+    log_ratio = (entropy - code**2 / 2).sum(1)
+    torch.testing.assert_close(bound.detach(), log_lik + log_ratio, rtol=1e-6, atol=1e-5)
+
+
+def test_noise_on_another_device_is_named() -> None:
+    with pytest.raises(ValueError, match=r"the device of noise was meta; it must be cpu, that of the encoder's mean"):
+        linear_vae().elbo(X, torch.zeros(1, B, K, dtype=torch.float64, device="meta"))

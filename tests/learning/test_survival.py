@@ -28,9 +28,10 @@ SCRIPT = Path(__file__).with_name("runs.py")
 @pytest.fixture(autouse=True)
 def usual_signals():
     """The handlers of a process in the foreground; one in the background may ignore Ctrl-C."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.getsignal(number) for number in processes.STOPS}
+    for number in before:
+        signal.signal(number, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
@@ -45,12 +46,13 @@ def same(a: Path, b: Path) -> bool:
     )
 
 
-def small_fit(folder: Path, objective=None, on_log=None, **changes):
+def small_fit(folder: Path, objective=None, on_log=None, validation=None, **changes):
     config = TrainConfig(
         steps=20, batch_size=8, log_every=5, checkpoint=str(folder / "run.safetensors"), checkpoint_every=5
     )
     model = build({"name": "time_mlp", "dim": 2, "hidden": 8})
-    return fit(model, objective or runs.denoising(), runs.POINTS, dataclasses.replace(config, **changes), on_log=on_log)
+    config = dataclasses.replace(config, **changes)
+    return fit(model, objective or runs.denoising(), runs.POINTS, config, on_log=on_log, validation=validation)
 
 
 def step_of(folder: Path) -> int:
@@ -148,7 +150,7 @@ def test_a_damaged_or_foreign_checkpoint_is_named_and_kept(tmp_path, damage):
     ("change", "words"),
     [
         ({"lr": 0.5}, r"lr = 0.001; it must be this one, with lr = 0.5"),
-        ({"steps": 30, "seed": 1}, r"steps = 20, seed = 0; it must be this one, with steps = 30, seed = 1"),
+        ({"warmup": 3, "seed": 1}, r"warmup = 0, seed = 0; it must be this one, with warmup = 3, seed = 1"),
         ({"batch_size": 16}, "batch_size = 8"),
     ],
 )
@@ -187,7 +189,7 @@ def test_a_full_disk_keeps_the_last_checkpoint_and_leaves_nothing_behind(tmp_pat
     with pytest.raises(OSError, match="there is none before it"):
         checkpoints.save(tmp_path / "other.safetensors", {"a": torch.zeros(3)}, {})
     assert (tmp_path / "run.safetensors").read_bytes() == before
-    assert [path.name for path in tmp_path.iterdir()] == ["run.safetensors"]
+    assert {path.name for path in tmp_path.iterdir()} == {"run.safetensors", "run.safetensors.lock"}
 
 
 def test_a_disk_that_takes_no_more_is_met_in_a_real_process(tmp_path):
@@ -272,3 +274,202 @@ def test_the_learning_rate_warms_up_and_falls():
     assert rates[50] == pytest.approx(1.0)
     assert 0 < rates[-1] < 0.001
     assert {state.learning_rate(TrainConfig(steps=9, lr=0.1), step) for step in range(1, 10)} == {0.1}
+
+
+def rewritten(folder: Path, change) -> None:
+    """The checkpoint of a run after a change of its tensors and its header, with a digest that fits."""
+    tensors, header = checkpoints.load(folder / "run.safetensors")
+    text = json.dumps(change(tensors, header) or header)
+    about = {"dmlib": text, "format": checkpoints.FORMAT, "sha256": checkpoints.digest(tensors, text)}
+    (folder / "run.safetensors").write_bytes(safetensors.torch.save(tensors, about))
+
+
+def without(prefix: str):
+    return lambda tensors, header: [tensors.pop(name) for name in list(tensors) if name.startswith(prefix)] and None
+
+
+def halved(tensors: dict, header: dict) -> None:
+    tensors.update({name: tensor.half() for name, tensor in tensors.items() if name.startswith("model.")})
+
+
+WHOLE = r"run\.safetensors was one with .*{}.*; it must be a whole checkpoint$"
+BROKEN = {
+    "no optimizer": (without("optimizer."), WHOLE.format("a wrong or no optimizer.0.exp_avg, optimizer.0")),
+    "no average": (without("ema."), WHOLE.format("a wrong or no ema.mlp")),
+    "no best average": (without("best."), WHOLE.format("a wrong or no best.mlp")),
+    "no losses": (without("losses."), WHOLE.format("a wrong or no losses.pending")),
+    "halved weights": (halved, WHOLE.format("a wrong or no model.mlp")),
+    "a list": (lambda tensors, header: [header], r"the header of .*\.safetensors was a list; it must be a dictionary"),
+    "no step": (lambda tensors, header: header.pop("step") and None, WHOLE.format("no step in its header")),
+    "no history": (lambda tensors, header: header.pop("history") and None, WHOLE.format("no history in its header")),
+    "a text": (lambda tensors, header: header | {"step": "9"}, WHOLE.format("a wrong or no step in its header")),
+    "beyond": (lambda tensors, header: header | {"step": 21}, r"the step of .* was 21; it must be in 20\.\.20, "),
+    "behind": (lambda tensors, header: header | {"step": 7}, r"the step of .* was 7; it must be in 20\.\.20, "),
+    "no lists": (lambda tensors, header: header | {"history": dict.fromkeys(header["history"], 1)}, "the history"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+def test_a_checkpoint_without_all_its_parts_is_refused_and_kept(tmp_path, kind):
+    change, words = BROKEN[kind]
+    small_fit(tmp_path, validation=runs.HELD_OUT)
+    rewritten(tmp_path, change)
+    before = (tmp_path / "run.safetensors").read_bytes()
+    with pytest.raises(ValueError, match=words) as error:
+        small_fit(tmp_path, validation=runs.HELD_OUT)
+    assert "\n" not in str(error.value)
+    assert (tmp_path / "run.safetensors").read_bytes() == before
+
+
+def test_no_flipped_bit_is_read(tmp_path):
+    path = tmp_path / "run.safetensors"
+    tensors = {"a": torch.arange(40.0), "b": torch.ones((), dtype=torch.int64), "c": torch.zeros(0)}
+    checkpoints.save(path, tensors, {"step": 3})
+    whole = path.read_bytes()
+    assert checkpoints.load(path)[1] == {"step": 3}
+    for place in range(len(whole)):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1 << place % 8]) + whole[place + 1 :])
+        with pytest.raises(ValueError, match=r"it must be") as error:
+            checkpoints.load(path)
+        assert "\n" not in str(error.value)
+
+
+def test_a_file_of_another_format_is_named(tmp_path):
+    old = safetensors.torch.save({"a": torch.zeros(1)}, {"dmlib": "{}"})
+    (tmp_path / "run.safetensors").write_bytes(old)
+    with pytest.raises(ValueError, match=r"the format of .*run\.safetensors was 1; it must be 2, that of this version"):
+        checkpoints.load(tmp_path / "run.safetensors")
+
+
+def test_tied_weights_go_on_bit_for_bit(tmp_path):
+    class Tied(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.into, self.out = torch.nn.Linear(2, 2, bias=False), torch.nn.Linear(2, 2)
+            self.out.weight = self.into.weight
+
+        def forward(self, x_t, t):
+            return self.out(self.into(x_t).tanh())
+
+    def tied_fit(checkpoint, **changes):
+        torch.manual_seed(0)
+        config = TrainConfig(steps=9, batch_size=8, log_every=5, checkpoint=checkpoint)
+        return fit(Tied(), runs.denoising(), runs.POINTS, dataclasses.replace(config, **changes)).model
+
+    path = str(tmp_path / "run.safetensors")
+    tied_fit(path, steps=4)
+    whole, resumed = tied_fit(None), tied_fit(path)
+    assert resumed.out.weight is resumed.into.weight
+    assert all(map(torch.equal, whole.state_dict().values(), resumed.state_dict().values()))
+
+
+def test_a_finished_run_goes_on_for_more_steps_where_its_learning_rate_allows(tmp_path):
+    whole = small_fit(tmp_path, steps=33, checkpoint=None, checkpoint_every=None)
+    small_fit(tmp_path, steps=20)
+    more = small_fit(tmp_path, steps=33)
+    assert more.history == whole.history
+    assert all(map(torch.equal, more.model.state_dict().values(), whole.model.state_dict().values()))
+    with pytest.raises(ValueError, match=r"the step of .* was 33; it must be in 33\.\.30"):
+        small_fit(tmp_path, steps=30)
+    (tmp_path / "run.safetensors").unlink()
+    small_fit(tmp_path, steps=20, cosine=True)
+    with pytest.raises(ValueError, match=r"steps = 20; it must be this one, with steps = 30 \(cosine = True: each "):
+        small_fit(tmp_path, steps=30, cosine=True)
+
+
+def test_another_number_of_threads_is_said(tmp_path):
+    small_fit(tmp_path, steps=10)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(threads + 1)
+    try:
+        said = rf"goes on with threads = {threads + 1} after {threads}: the last bits of its numbers may differ"
+        with pytest.warns(UserWarning, match=said):
+            small_fit(tmp_path, steps=20)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_a_checkpoint_that_cannot_be_written_is_found_before_the_first_step(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    steps = []
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", lambda file: os.write(-1, b""))
+        with pytest.raises(OSError, match=r"could not be written .*; there is none before it"):
+            small_fit(tmp_path, on_log=steps.append, log_every=1, checkpoint_every=None)
+    for place in ("file/run.safetensors", "."):
+        with pytest.raises(OSError, match=r"file|directory"):
+            small_fit(tmp_path, on_log=steps.append, checkpoint=str(tmp_path / place))
+    assert steps == []
+
+
+def test_a_second_run_on_one_checkpoint_is_refused_and_names_the_first(tmp_path):
+    refusals = []
+
+    def intrude(entry: dict) -> None:
+        with pytest.raises(
+            ValueError, match=rf"run\.safetensors\.lock was held by process {os.getpid()} on \S+; it must"
+        ):
+            small_fit(tmp_path)
+        refusals.append(entry["step"])
+
+    small_fit(tmp_path, on_log=intrude)
+    assert refusals == [5, 10, 15, 20]
+    small_fit(tmp_path)  # It is free again.
+
+
+def test_a_lock_ends_with_its_process(tmp_path):
+    code = f"import os\nfrom dmlib.learning import processes\nwith processes.alone({str(tmp_path / 'a')!r}):\n    "
+    hold = [sys.executable, "-c", f"{code}print(os.getpid(), flush=True)\n    input()"]
+    with subprocess.Popen(hold, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+        pid = int(holder.stdout.readline())
+        with pytest.raises(ValueError, match=f"held by process {pid} on"), processes.alone(tmp_path / "a"):
+            pass
+        holder.kill()
+    with processes.alone(tmp_path / "a"):
+        pass
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_every_signal_that_stops_a_run_saves_it_first(tmp_path, number):
+    def stop(entry: dict) -> None:
+        if entry["step"] == 5:
+            signal.raise_signal(number)
+
+    with pytest.raises(processes.Stopped, match="stopped at step 6 of 20; the same call continues"):
+        small_fit(tmp_path, on_log=stop, checkpoint_every=None)
+    assert step_of(tmp_path) == 6
+
+
+def test_a_signal_at_the_last_step_is_obeyed(tmp_path):
+    def stop(entry: dict) -> None:
+        if entry["step"] == 20:
+            signal.raise_signal(signal.SIGTERM)
+
+    with pytest.raises(processes.Stopped, match="stopped at step 20 of 20"):
+        small_fit(tmp_path, on_log=stop)
+    assert small_fit(tmp_path).history["step"] == [5, 10, 15, 20]
+
+
+def test_what_listens_may_fail_once_the_step_is_saved(tmp_path):
+    def gone(entry: dict) -> None:
+        raise BrokenPipeError
+
+    with pytest.raises(BrokenPipeError):
+        small_fit(tmp_path, on_log=gone)
+    assert step_of(tmp_path) == 5
+
+
+def test_files_replace_others_together_or_not_at_all(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name).write_text("old")
+
+    def write(last: str) -> None:
+        with checkpoints.replacing(tmp_path) as fresh:
+            (fresh / "a").write_text("new")
+            (fresh / last / "b").write_text("new")
+
+    with pytest.raises(FileNotFoundError):
+        write("nowhere")
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"a": "old", "b": "old"}
+    write("")
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"a": "new", "b": "new"}

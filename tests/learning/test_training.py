@@ -7,6 +7,7 @@ import dataclasses
 import functools
 import math
 import signal
+from collections import Counter
 
 import jaxtyping
 import numpy as np
@@ -195,8 +196,13 @@ def test_a_value_is_read_only_where_history_is_written(monkeypatch: pytest.Monke
         monkeypatch.setattr(
             torch.Tensor, name, lambda x, *a, _read=read, _name=name: (reads.append(_name), _read(x, *a))[1]
         )
-    fit(new_model(), OBJECTIVE, POINTS, dataclasses.replace(CONFIG, steps=20, log_every=10), validation=MORE)
-    assert reads == ["tolist", "item"] * 2
+
+    def counted(steps: int) -> Counter:
+        reads.clear()
+        fit(new_model(), OBJECTIVE, POINTS, dataclasses.replace(CONFIG, steps=steps, log_every=10), validation=MORE)
+        return Counter(reads)
+
+    assert counted(40) - counted(20) == {"tolist": 2, "item": 2}
 
 
 def test_denoising_one_bell_learns_the_posterior_mean() -> None:
@@ -224,8 +230,32 @@ def test_loss_that_is_not_finite_is_reported_with_its_step() -> None:
 
 
 def test_validation_loss_that_is_not_finite_is_reported() -> None:
+    cracked = Objective(draw, lambda model, *drawn: denoise(model, *drawn) * (1 if model.training else math.nan))
     with pytest.raises(RuntimeError, match=r"the validation loss was nan at step 3; it must be finite"):
-        fit(new_model(), OBJECTIVE, POINTS, CONFIG, validation=torch.full((3, 2), math.nan))
+        fit(new_model(), cracked, POINTS, CONFIG, validation=MORE)
+
+
+def test_numbers_that_are_not_finite_are_named_where_they_come_from() -> None:
+    hole = POINTS.clone()
+    hole[17, 1] = math.nan
+    with pytest.raises(ValueError, match=r"^data was nan; it must be finite$"):
+        fit(new_model(), OBJECTIVE, hole, CONFIG)
+    with pytest.raises(ValueError, match=r"^validation was nan; it must be finite$"):
+        fit(new_model(), OBJECTIVE, POINTS, CONFIG, validation=hole)
+    spoiled = dataclasses.replace(OBJECTIVE, prepare=lambda x: x * math.nan)
+    with pytest.raises(RuntimeError, match=r"nan at step 1; it must be finite: no step was taken, so look at the data"):
+        fit(new_model(), spoiled, POINTS, CONFIG)
+    with pytest.raises(RuntimeError, match=r"the loss was \w+ at step [2-7]; it must be finite: try a smaller lr"):
+        fit(new_model(), OBJECTIVE, POINTS, dataclasses.replace(CONFIG, lr=1e38))
+
+
+def test_weights_that_overflow_in_the_last_step_are_not_returned() -> None:
+    with pytest.raises(
+        RuntimeError, match=r"the model\.\S+ was -?(inf|nan) at step 1; it must be finite: try a smaller"
+    ):
+        fit(new_model(), OBJECTIVE, POINTS, dataclasses.replace(CONFIG, lr=3.4e38 * 2, steps=1))
+    with pytest.raises(ValueError, match="lr was inf; it must be more than 0 and finite"):
+        dataclasses.replace(CONFIG, lr=math.inf)
 
 
 def test_loss_of_the_whole_batch_raises() -> None:
@@ -305,6 +335,17 @@ def test_reduced_precision_is_around_the_network_alone(name: str) -> None:
     distance = np.abs(weights(rough.model) - weights(exact.model)).max()
     assert 1e-6 < distance < 0.05
     assert not hasattr(rough.model, "amp_dtype")
+
+
+def test_gradients_are_clipped_at_their_own_scale(monkeypatch: pytest.MonkeyPatch) -> None:
+    norms: dict[str, list[torch.Tensor]] = {"float32": [], "float16": []}
+    clip = nn.utils.clip_grad_norm_
+    for name, seen in norms.items():
+        monkeypatch.setattr(nn.utils, "clip_grad_norm_", lambda *args, seen=seen: seen.append(clip(*args)))
+        fit(new_model(), OBJECTIVE, POINTS, dataclasses.replace(CONFIG, amp_dtype=name))
+    finite = [(half, full) for half, full in zip(norms["float16"], norms["float32"]) if half.isfinite()]
+    assert len(finite) > 2
+    assert all(abs(half / full - 1) < 0.5 for half, full in finite)
 
 
 def test_float16_goes_on_with_the_scale_it_had(tmp_path) -> None:

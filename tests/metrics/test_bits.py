@@ -62,6 +62,12 @@ def test_independent_pixels_are_smoothed_frequencies() -> None:
     np.testing.assert_allclose(found, expected, rtol=1e-12)
 
 
+def test_bytes_have_256_levels() -> None:
+    train, test = random_images(50, 6, levels=256), random_images(20, 6, levels=256, seed=1)
+    found = metrics.independent_pixels(train.to(torch.uint8), test.to(torch.uint8), levels=256)
+    assert torch.equal(found, metrics.independent_pixels(train, test, levels=256))
+
+
 def test_both_rungs_are_distributions() -> None:
     train, validation, every = random_images(40, 4), random_images(10, 4, seed=1), all_images(3, 4)
     independent = metrics.independent_pixels(train, every, levels=3)

@@ -73,6 +73,14 @@ def test_blocks_are_the_identity_at_first():
     assert torch.equal(Attention(16)(h, time), h)
 
 
+def test_the_time_scales_and_shifts_around_one_and_zero():
+    block, h, time = stirred(ResidualBlock(16, 16, 32)), noise(2, 16, 4, 4), noise(2, 32)
+    inner = block.norm_out(block.conv_in(torch.nn.functional.silu(block.norm_in(h))))
+    scale, shift = block.scale_shift(time)[:, :, None, None].chunk(2, 1)
+    expected = h + block.conv_out(torch.nn.functional.silu(inner + scale * inner + shift))
+    torch.testing.assert_close(block(h, time), expected)
+
+
 def test_attention_is_softmax_attention_over_places():
     attention, h = stirred(Attention(16, heads=2)), noise(1, 16, 3, 3)
     normal = torch.nn.functional.group_norm(h, GROUPS, attention.norm.weight, attention.norm.bias).flatten(2)[0]

@@ -119,3 +119,19 @@ def test_a_bad_divergence_is_named() -> None:
         elbo.sgvb_b(LOG_W, torch.zeros(2))
     with pytest.raises(ValueError, match="kl was inf; it must be finite"):
         elbo.sgvb_b(LOG_W, torch.full((2,), math.inf, dtype=torch.float64))
+
+
+def test_a_weight_of_zero_is_the_logarithm_minus_infinity() -> None:
+    log_w = torch.tensor([[-math.inf, 0.0], [0.0, 0.0], [-math.inf, 0.0]], dtype=torch.float64, requires_grad=True)
+    bound = elbo.iwae(log_w)
+    close(bound.detach(), torch.tensor([-math.log(3), 0.0], dtype=torch.float64))
+    (slope,) = torch.autograd.grad(bound.sum(), log_w)
+    close(slope, torch.tensor([[0.0, 1 / 3], [1.0, 1 / 3], [0.0, 1 / 3]], dtype=torch.float64))
+    assert elbo.iwae(torch.tensor([[-math.inf], [0.0]])).item() == pytest.approx(-0.6931, abs=1e-4)
+    assert elbo.effective_sample_size(log_w).tolist() == [1, 3]
+    assert elbo.sgvb_a(log_w).tolist() == elbo.sgvb_b(log_w, log_w[1]).tolist() == [-math.inf, 0]
+    assert elbo.iwae(log_w[::2, :1]).tolist() == [-math.inf]
+    with pytest.raises(ValueError, match=r"log_w was .*; it must be more than -inf for one sample or more"):
+        elbo.effective_sample_size(log_w[::2])
+    with pytest.raises(ValueError, match="log_w was inf; it must be finite"):
+        elbo.iwae(-log_w)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.distributions import Bernoulli, Categorical, Normal
 
-from dmlib.probability import likelihoods
+from dmlib.probability import likelihoods, stable
 
 F64 = torch.float64
 
@@ -305,10 +306,10 @@ def test_other_bad_input_is_named() -> None:
         with pytest.raises(ValueError, match=r"x was -?\d.*; it must be in \[0, 1\]"):
             likelihoods.continuous_bernoulli(X, X + value)
     for n in (0, -1):
-        with pytest.raises(ValueError, match=rf"n was {n}; it must be an integer >= 1"):
+        with pytest.raises(ValueError, match=rf"n was {n}; it must be an integer, 1 or more"):
             likelihoods.binomial(X, K, n)
     for levels in (1, 0):
-        with pytest.raises(ValueError, match=rf"levels was {levels}; it must be an integer >= 2"):
+        with pytest.raises(ValueError, match=rf"levels was {levels}; it must be an integer, 2 or more"):
             likelihoods.to_levels(X, levels)
     for bad in (math.nan, math.inf):
         with pytest.raises(ValueError, match=f"x was {bad}; it must be finite"):
@@ -334,3 +335,94 @@ def test_categories_of_an_event_of_many_dimensions_are_summed_one_by_one():
     x = torch.randint(5, (3, 2, 4), generator=generator)
     each = [sum(logits[b, i, j].log_softmax(0)[x[b, i, j]] for i in range(2) for j in range(4)) for b in range(3)]
     torch.testing.assert_close(likelihoods.categorical(logits, x), torch.stack(each), atol=1e-12, rtol=0)
+
+
+# ---- near the ends of the dtype ----
+
+
+def with_slopes(fn: Callable, *leaves: Tensor) -> list[float]:
+    """The value and the gradients, as numbers."""
+    leaves = [leaf.requires_grad_() for leaf in leaves]
+    result = fn(*leaves).sum()
+    return [result.item(), *(g.item() for g in torch.autograd.grad(result, leaves))]
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, F64])
+@pytest.mark.parametrize("log_var", [-5000.0, -300.0, -90.0, 90.0])
+def test_a_residual_of_zero_stays_zero_at_any_variance(log_var: float, dtype: torch.dtype) -> None:
+    x = torch.zeros(1, dtype=dtype)
+    value, of_log_var, of_mean = with_slopes(
+        lambda log_var, mean: likelihoods.gaussian(mean, log_var, x), torch.tensor([log_var], dtype=dtype), x.clone()
+    )
+    expected = -0.5 * (log_var + math.log(2 * math.pi))
+    assert (of_log_var, of_mean) == (-0.5, 0)
+    assert math.isclose(value, expected, rel_tol=2 * torch.finfo(dtype).eps)
+
+
+def test_a_residual_is_scaled_before_it_is_squared() -> None:
+    mean, x = torch.zeros(1, dtype=torch.float16), torch.full((1,), 300.0, dtype=torch.float16)
+    value = likelihoods.gaussian(mean, torch.full((1,), 10.0, dtype=torch.float16), x).item()
+    assert math.isclose(value, -0.5 * (300**2 / math.exp(10) + 10 + math.log(2 * math.pi)), rel_tol=2e-3)
+
+
+@pytest.mark.parametrize(("log_scale", "slope"), [(-18, -4.29432e15), (-20, -2.34462e17), (-25, -5.16437e21)])
+def test_the_slope_of_an_end_bin_far_in_the_tail(log_scale: float, slope: float) -> None:
+    """u exp(-2 s) with u = 1/255 - 1: the rest of d log Phi(x) = -x + O(1/x) is below one part in 10^13."""
+    for level, sign in ((0, 1), (255, -1)):
+        mean, levels = torch.zeros(1, dtype=F64), torch.tensor([level])
+        _, of_mean = with_slopes(
+            partial(likelihoods.discretized_gaussian, log_scale=torch.tensor(float(log_scale)), x_levels=levels), mean
+        )
+        assert math.isclose(of_mean, sign * slope, rel_tol=1e-5)
+        assert math.isclose(of_mean, sign * (1 / 255 - 1) * math.exp(-2 * log_scale), rel_tol=1e-12)
+
+
+def test_the_slope_of_log_phi_is_that_of_the_inverse_mills_ratio() -> None:
+    """phi(x) / Phi(x) = sqrt(2 / pi) / erfcx(-x / sqrt 2), from SciPy."""
+    x = torch.cat([-torch.logspace(8, -3, 200, dtype=F64), torch.logspace(-3, 1, 50, dtype=F64)]).requires_grad_()
+    stable.log_ndtr(x).sum().backward()
+    ratio = math.sqrt(2 / math.pi) / scipy.special.erfcx(-x.detach().numpy() / math.sqrt(2))
+    close(x.grad / torch.tensor(ratio), torch.ones_like(x), 1e-12)
+    close(stable.log_ndtr(x.detach()), scipy.special.log_ndtr(x.detach().numpy()))
+
+
+@pytest.mark.parametrize("log_scale", [-1e4, -1e3, -800.0, 800.0, 1e4])
+def test_bins_of_any_scale_are_finite_where_their_mass_is(log_scale: float) -> None:
+    """All mass in the level at the mean, or log(spacing / sqrt(2 pi)) - log_scale inside and half of it at the ends."""
+    for level, wide in ((0, math.log(0.5)), (1, -log_scale - 0.5 * math.log(2 * math.pi)), (2, math.log(0.5))):
+        mean = torch.full((1,), level - 1.0, dtype=F64)
+        at = torch.zeros_like(mean) if log_scale > 0 else mean
+        value, *slopes = with_slopes(
+            lambda m, s, level=level: likelihoods.discretized_gaussian(m, s, torch.tensor([level]), 3),
+            at,
+            torch.tensor([log_scale], dtype=F64),
+        )
+        assert math.isclose(value, wide if log_scale > 0 else 0.0, rel_tol=1e-12, abs_tol=1e-300)
+        assert slopes == [0, -1 if log_scale > 0 and level == 1 else 0]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, F64])
+@pytest.mark.parametrize(("x", "logits"), [(1.0, 1e6), (0.0, -1e6), (1.0, 1e30), (0.0, -50.0)])
+def test_continuous_bernoulli_at_the_end_where_it_is_high(x: float, logits: float, dtype: torch.dtype) -> None:
+    """log L - log(1 - exp(-L)), of slope 1/L - 1/(exp(L) - 1)."""
+    value, slope = with_slopes(
+        lambda leaf: likelihoods.continuous_bernoulli(leaf, torch.tensor([x], dtype=dtype)),
+        torch.tensor([logits], dtype=dtype),
+    )
+    eps = 4 * torch.finfo(dtype).eps
+    assert math.isclose(value, math.log(abs(logits)) - math.log1p(-math.exp(-abs(logits))), rel_tol=eps)
+    assert math.isclose(slope, 1 / logits, rel_tol=eps)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.uint16, torch.uint32, torch.int8, torch.int16, torch.int32])
+def test_levels_of_any_integer_dtype(dtype: torch.dtype) -> None:
+    mean, levels = randn(2, 5), torch.arange(10).view(2, 5)
+    same = levels.to(dtype)
+    close(likelihoods.to_unit(same, 256), likelihoods.to_unit(levels, 256))
+    for fn in (
+        lambda x: likelihoods.discretized_gaussian(mean, mean, x),
+        lambda x: likelihoods.binomial(mean, x, 9),
+        lambda x: likelihoods.bernoulli(mean, (x.long() % 2).to(dtype)),
+        lambda x: likelihoods.categorical(randn(2, 5, 10), x),
+    ):
+        close(fn(same), fn(levels))

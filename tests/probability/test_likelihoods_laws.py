@@ -147,8 +147,8 @@ def test_draws_repeat_with_their_generator() -> None:
         (lambda logits, x: x, f64(0.0), "likelihood was <lambda>; it must be one of bernoulli, binomial, continuous"),
         (partial(torch.add, 1), f64(0.0), "likelihood was add; it must be one of bernoulli"),
         (torch.nn.Identity(), f64(0.0), r"likelihood was Identity\(\); it must be one of bernoulli"),
-        (likelihoods.bernoulli, torch.tensor([1]), "the dtype of a parameter was torch.int64; it must be a floating"),
-        (likelihoods.bernoulli, f64(math.nan), "a parameter was nan; it must be finite"),
+        (likelihoods.bernoulli, torch.tensor([1]), "the dtype of logits was torch.int64; it must be a floating"),
+        (likelihoods.bernoulli, f64(math.nan), "logits was nan; it must be finite"),
     ],
 )
 def test_what_it_does_not_know_is_named(likelihood: object, param: torch.Tensor, message: str) -> None:
@@ -156,3 +156,64 @@ def test_what_it_does_not_know_is_named(likelihood: object, param: torch.Tensor,
         likelihoods.mean(likelihood, param)
     with pytest.raises(ValueError, match=message):
         likelihoods.draw(likelihood, param, generator=torch.Generator())
+
+
+@pytest.mark.parametrize("act", [likelihoods.mean, partial(likelihoods.draw, generator=torch.Generator())])
+def test_parameters_neither_broadcast_nor_are_miscounted(act: object) -> None:
+    for law in (likelihoods.gaussian, likelihoods.discretized_gaussian):
+        name = "log_var" if law is likelihoods.gaussian else "log_scale"
+        assert act(law, torch.zeros(2, 3), torch.zeros(())).shape == (2, 3)
+        with pytest.raises(
+            ValueError, match=rf"the shape of {name} was \(2, 1\); it must be \(\) or \(2, 3\), that of"
+        ):
+            act(law, torch.zeros(2, 3), torch.zeros(2, 1))
+        with pytest.raises(
+            ValueError, match=rf"the dtype of {name} was torch.float64; it must be torch.float32, that of"
+        ):
+            act(law, torch.zeros(2, 3), torch.zeros(2, 3).double())
+        with pytest.raises(ValueError, match=rf"the number of params was 1; it must be 2: mean, {name}"):
+            act(law, torch.zeros(2, 3))
+    with pytest.raises(ValueError, match="n was None; it must be an integer, 1 or more"):
+        act(likelihoods.binomial, torch.zeros(2))
+    with pytest.raises(ValueError, match=r"what the partial of likelihood fixes was \['n'\]; it must be nothing"):
+        act(partial(likelihoods.bernoulli, n=3), torch.zeros(2))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("law", [likelihoods.bernoulli, partial(likelihoods.binomial, n=2), likelihoods.categorical])
+def test_draws_in_half_precision_are_those_in_float32(law: object, dtype: torch.dtype) -> None:
+    logits = torch.linspace(-4, 4, 4000, dtype=dtype).view(-1, 2)
+    half, single = (
+        likelihoods.draw(law, x, generator=torch.Generator().manual_seed(1)) for x in (logits, logits.float())
+    )
+    assert torch.equal(half, single)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("logit", [-9.0, 0.0, 1e-3, 9.0])
+def test_continuous_bernoulli_draws_in_half_precision(logit: float, dtype: torch.dtype) -> None:
+    x = likelihoods.draw(
+        likelihoods.continuous_bernoulli,
+        torch.full((40_000,), logit, dtype=dtype),
+        generator=torch.Generator().manual_seed(2),
+    )
+    expected = likelihoods.mean(likelihoods.continuous_bernoulli, f64(logit))
+    assert x.dtype == dtype
+    assert abs(x.double().mean() - expected) <= 4.5 * x.double().std() / 200 + torch.finfo(dtype).eps
+
+
+def test_means_far_from_the_middle_keep_their_digits() -> None:
+    """1/L - 1/(exp(L) - 1) of the way to the other end."""
+    for dtype in (torch.float32, torch.float64):
+        mean = likelihoods.mean(likelihoods.continuous_bernoulli, torch.tensor([-1e6, -30.0, -1e38], dtype=dtype))
+        expected = torch.tensor([1e-6, 1 / 30 - 1 / math.expm1(30), 1e-38], dtype=dtype)
+        torch.testing.assert_close(mean, expected, rtol=4 * torch.finfo(dtype).eps, atol=0)
+    narrow = likelihoods.mean(
+        partial(likelihoods.discretized_gaussian, levels=2), torch.zeros(3), torch.full((3,), -100.0)
+    )
+    assert narrow.tolist() == [0.5] * 3
+    wide = partial(likelihoods.discretized_gaussian, levels=2)
+    draws = likelihoods.draw(
+        wide, torch.zeros(1000), torch.full((1000,), 100.0), generator=torch.Generator().manual_seed(3)
+    )
+    assert 400 < draws.sum() < 600

@@ -149,6 +149,47 @@ def test_nothing_is_learned_where_nothing_is_seen() -> None:
     close(hidden @ cov @ hidden, torch.ones((), dtype=F64))
 
 
+F32 = torch.float32
+FAINT = [  # W, the least variance at which it is exact, the mean at x = 1 and the covariance as var goes to 0
+    ([[1.0, 1.0]], 1e-25, [0.5, 0.5], [[0.5, -0.5], [-0.5, 0.5]]),
+    ([[1.0, 1.0], [1.0, 1.0]], 1e-17, [0.5, 0.5], [[0.5, -0.5], [-0.5, 0.5]]),
+    ([[1.0, 0.0], [0.0, 0.0]], 1e-30, [1.0, 0.0], [[0.0, 0.0], [0.0, 1.0]]),
+]
+
+
+@pytest.mark.parametrize(("W", "least", "mean", "cov"), FAINT)
+@pytest.mark.parametrize(("var", "dtype"), [(1e-7, F32), (1e-12, F32), (1e-12, F64), (0.0, F64)])
+def test_a_faint_noise_does_not_drown_the_prior(
+    W: list, least: float, mean: list, cov: list, var: float, dtype: torch.dtype
+) -> None:
+    m = LinearGaussian(torch.tensor(W, dtype=dtype), torch.zeros(len(W), dtype=dtype), torch.tensor(max(var, least)))
+    x = torch.ones(1, len(W), dtype=dtype)
+    tol = 2 * max(var, torch.finfo(dtype).eps)
+    for actual, expected in zip(linear_gaussian.posterior(m, x), (mean, cov)):
+        close(actual.squeeze(0), torch.tensor(expected, dtype=dtype), tol)
+
+
+@pytest.mark.parametrize("var", [1e-7, 1e-12])
+def test_the_evidence_and_the_gap_under_a_faint_noise(var: float) -> None:
+    """By hand, for x_1 = x_2 = z + noise: N(x; 0, 1 + var/2) of their mean times N(0; 0, var) of their difference."""
+    m = LinearGaussian(torch.ones(2, 1), torch.zeros(2), torch.tensor(var))
+    x, var = torch.full((1, 2), 0.7), m.var.item()
+    log_p = -0.5 * (math.log(2 * math.pi * (1 + var / 2)) + 0.7**2 / (1 + var / 2)) - 0.5 * math.log(4 * math.pi * var)
+    assert math.isclose(linear_gaussian.log_evidence(m, x).item(), log_p, rel_tol=1e-6)
+    mean, cov = linear_gaussian.posterior(m, x)
+    assert math.isclose(cov.item(), var / (2 + var), rel_tol=1e-6)
+    assert linear_gaussian.gap(m, x, Gaussian(mean, 2 * cov)).item() == pytest.approx((1 - math.log(2)) / 2, abs=1e-2)
+    chain = LinearChain(torch.ones(1, 1, 1), torch.zeros(1, 1), torch.tensor([var]))
+    assert math.isclose(linear_gaussian.posterior(chain, x[:, :1])[1].item(), var / (1 + var), rel_tol=1e-3)
+
+
+def test_models_in_half_precision() -> None:
+    m = LinearGaussian(torch.tensor([[1.0, 1.0]]).half(), torch.zeros(1).half(), torch.tensor(1e-4).half())
+    mean, cov = linear_gaussian.posterior(m, torch.ones(1, 1).half())
+    assert mean.tolist() == [[0.5, 0.5]]
+    assert cov.tolist() == [[0.5, -0.5], [-0.5, 0.5]]
+
+
 # ---- the chain ----
 
 

@@ -13,6 +13,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from torch import Tensor
 from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal
+from torch.func import grad, vmap
 
 from dmlib.probability import mixture
 from dmlib.probability.mixture import Mixture
@@ -309,3 +310,33 @@ def test_a_bad_time_or_data_set_is_named() -> None:
         mixture.empirical(torch.zeros(3))
     with pytest.raises(ValueError, match=r"the dtype of data was torch.uint8; it must be a floating-point"):
         mixture.empirical(torch.zeros(3, 2, dtype=torch.uint8))
+
+
+def test_blocks_of_components_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = torch.Generator().manual_seed(30)
+    weights, means, x = (torch.randn(*shape, generator=generator, dtype=F64) for shape in ((9,), (9, 3), (5, 3)))
+    weights[:4] = -math.inf  # the first blocks have no weight at all
+    m = Mixture(weights.softmax(0), means, means[:, 0] ** 2)
+    fns = (mixture.posterior_mean, mixture.score, mixture.minimum_mse, mixture.log_prob)
+    whole = [fn(m, x, 0.3) for fn in fns]
+    monkeypatch.setattr(mixture, "BLOCK", 2 * x.numel())
+    for fn, expected in zip(fns, whole):
+        torch.testing.assert_close(fn(m, x, 0.3), expected, rtol=1e-12, atol=1e-12)
+    assert len(list(mixture._blocks(m, x, 0.3, "alpha_bar", "x"))) == 5
+    slopes = vmap(grad(lambda x: mixture.log_prob(m, x[None], 0.3)[0]))(x)
+    torch.testing.assert_close(slopes, mixture.score(m, x, 0.3), rtol=1e-12, atol=1e-12)
+
+
+def test_a_large_data_set_needs_little_memory_at_a_time() -> None:
+    """No tensor over components is larger than a block, whatever their number."""
+    m = mixture.empirical(torch.zeros(2000, 784))
+    x = torch.zeros(16, 784)
+    assert max(d.residual.numel() for d in mixture._blocks(m, x, 0.5, "alpha_bar", "x")) <= mixture.BLOCK
+    assert torch.equal(mixture.posterior_mean(m, x, 0.5), x)
+
+
+def test_a_mixture_in_half_precision() -> None:
+    data = torch.tensor([[-1.0], [0.0], [1.0]], dtype=torch.float16)
+    assert mixture.posterior_mean(mixture.empirical(data), data, 0.9).dtype == torch.float16
+    draws = mixture.sample(mixture.empirical(data), 3000, generator=torch.Generator().manual_seed(31))
+    assert all(900 < (draws == value).sum() < 1100 for value in data)

@@ -190,3 +190,20 @@ def test_other_data_is_named() -> None:
         multivariate.log_prob(p, torch.zeros(1, 2))
     with pytest.raises(ValueError, match="x was inf; it must be finite"):
         multivariate.log_prob(p, torch.full((1, 2), math.inf, dtype=F64))
+
+
+def test_half_precision_is_named() -> None:
+    with pytest.raises(
+        ValueError, match=r"the dtype of mean was torch.float16; it must be torch.float32 or torch.float6"
+    ):
+        MVN(torch.zeros(2).half(), torch.eye(2).half())
+
+
+def test_a_factor_that_does_not_exist_is_no_number() -> None:
+    """On the CPU it raises; where values are not read it is NaN."""
+    singular = torch.ones(2, 2, dtype=torch.float64)
+    p = MVN(torch.zeros(2, dtype=torch.float64), torch.eye(2, dtype=torch.float64))
+    object.__setattr__(p, "cov", singular)
+    with pytest.raises(ValueError, match="cov was not positive definite; it must be positive definite"):
+        multivariate.entropy(p)
+    assert torch.func.vmap(multivariate._cholesky)(singular[None]).isnan().all()

@@ -1,0 +1,141 @@
+"""What the recorded numbers are measured on, and with: each of these could be another, and the number look as good."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+from torch import nn
+
+from dmlib.diffusion import schedule, variances
+from dmlib.experiments import classifier, ddpm, measure, vae
+from dmlib.learning import checkpoints
+from dmlib.learning.training import TrainResult
+from dmlib.networks import build
+
+S = schedule.linear(4, beta_1=1e-3, beta_T=0.4)
+DDPM = dataclasses.replace(
+    ddpm.PRESETS["digits"], name="small", T=4, widths=(8, 8), sets=2, samples=8, sampling_steps=4, bound_images=6,
+    bound_steps=4,
+)  # fmt: skip
+
+
+def flat(value: int) -> torch.Tensor:
+    """Seven images of one level."""
+    return torch.full((7, 1, 8, 8), value)
+
+
+@pytest.fixture
+def source(monkeypatch):
+    """Data whose three parts cannot be taken for each other."""
+    made = measure.Source("digits", 17, flat(2), flat(8), flat(13))
+    monkeypatch.setattr(measure, "source", lambda name: made)
+    monkeypatch.setattr(measure, "quality", lambda sets, source: {})
+    return made
+
+
+def trained(monkeypatch, experiment) -> dict:
+    """Let `fit` return two different networks at once; what it was given is kept."""
+    given = {}
+
+    def fit(model, objective, data, config, **rest):
+        given.update(model=model, data=data, validation=rest.get("validation"))
+        torch.manual_seed(0)
+        ema = build(given["spec"], seed=1)
+        for weight in ema.parameters():
+            nn.init.normal_(weight, std=0.1)
+        given["ema"] = ema
+        return TrainResult(model, ema, {"step": [], "loss": [], "validation": []}, 1.0)
+
+    real = experiment.build
+    monkeypatch.setattr(experiment, "fit", fit)
+    monkeypatch.setattr(experiment, "build", lambda spec, **rest: real(given.setdefault("spec", spec), **rest))
+    return given
+
+
+def test_a_ddpm_is_measured_by_its_average_on_test_images(source, monkeypatch, tmp_path):
+    given, seen = trained(monkeypatch, ddpm), {}
+    monkeypatch.setattr(ddpm, "held_out_bound", lambda denoiser, *rest: seen.update(denoiser=denoiser) or {"bits": []})
+    ddpm.run(dataclasses.replace(DDPM, time_conditional=False, sets=1, samples=8), tmp_path)
+    assert given["data"] is source.train
+    assert given["validation"] is source.validation
+    assert given["spec"]["time_conditional"] is False
+    assert seen["denoiser"].args[0].args[0] is given["ema"]
+
+
+def test_the_bound_is_that_of_test_images_and_the_best_variance_that_of_others(source):
+    exact = lambda x_t, t: torch.full_like(x_t, 13 / 8 - 1)  # Perfect on the test images, wrong on the others.
+    found = ddpm.held_out_bound(exact, S, DDPM, source)
+    assert max(found["terms"][1:4]) == 0
+    errors = torch.full((6, 4), 64 * (5 / 8) ** 2)
+    best = variances.best_variance(S, errors, 64)
+    costs = variances.step_costs(S, 0 * errors, 64, best).sum(1) - variances.step_costs(S, 0 * errors, 64).sum(1)
+    assert found["bits_best_variance"][0] - found["bits"][0] == pytest.approx(costs[0].item() / 44.36, rel=1e-3)
+
+
+def test_a_vae_is_measured_by_its_average_on_test_images(source, monkeypatch, tmp_path):
+    given = trained(monkeypatch, vae)
+    config = dataclasses.replace(vae.PRESETS["digits"], name="small", widths=(8,), latent=2, sets=1, samples=64)
+    found = vae.run(config, tmp_path)
+    assert given["data"] is source.train
+    assert found["bits"] == vae.held_out_bound(given["ema"].eval(), source.test)["bits"]
+    assert found["bits"] != vae.held_out_bound(given["ema"], source.train)["bits"]
+
+
+def test_a_classifier_is_measured_by_its_average_on_test_images(monkeypatch, tmp_path):
+    shipped, card = checkpoints.pretrained("classifier-digits")
+    history = {"step": [], "loss": [], "validation": []}
+    monkeypatch.setattr(classifier, "fit", lambda model, *rest, **more: TrainResult(model, shipped, history, 1.0))
+    found = classifier.run(dataclasses.replace(classifier.PRESETS["digits"], name="small"), tmp_path)
+    assert found["accuracy"] == pytest.approx(card["results"]["accuracy"], abs=0.003)
+    assert found["train_accuracy"] > found["accuracy"]
+
+
+def test_held_out_images_are_drawn_at_random_and_the_same_ones_each_time():
+    source = measure.source("digits")
+    rows = [int((source.test == image).flatten(1).all(1).nonzero()[0]) for image in measure.held_out(source, 40)]
+    assert rows == sorted(rows)
+    assert max(rows) > 300
+    assert torch.equal(measure.held_out(source, 40), measure.held_out(source, 40))
+    assert torch.equal(measure.held_out(source, 397), source.test)
+
+
+def test_every_batch_and_every_set_has_noise_of_its_own(monkeypatch):
+    monkeypatch.setattr(measure, "BATCH", 3)
+    nothing = lambda x_t, t: 0 * x_t
+    one, two = ddpm.draw_samples(lambda x_t, t: x_t.clamp(-1, 1), S, DDPM, (1, 2, 2))
+    every = torch.cat([one, two]).flatten(1)
+    assert len(one) == 8
+    assert torch.cdist(every, every).fill_diagonal_(1).min() > 1e-3
+    found = ddpm.one_pass(lambda x_t, t: x_t, S, flat(8), 17)
+    assert len(found.errors.unique(dim=0)) == 7
+    assert ddpm.one_pass(nothing, S, flat(8), 17).errors.eq(0).all()
+    model = build({"name": "vae", "event": (1, 8, 8), "hidden": (8,), "latent": 2, "likelihood": "categorical",
+                   "levels": 17}, seed=0)  # fmt: skip
+    assert len(set(vae.held_out_bound(model, flat(8), codes=1)["bits"])) == 7
+
+
+def test_samples_of_a_vae_are_draws_and_no_means():
+    model = build({"name": "vae", "event": (1, 8, 8), "hidden": (8,), "latent": 2, "likelihood": "categorical",
+                   "levels": 17}, seed=0)  # fmt: skip
+    config = dataclasses.replace(vae.PRESETS["digits"], sets=2, samples=9)
+    one, two = vae.draw_samples(model, config, 17)
+    levels = (one + 1) * 8
+    assert torch.equal(levels, levels.round())
+    assert levels.std() > 3  # Those of nearly uniform probabilities; means would all be near 8.
+    assert not torch.equal(one, two)
+
+
+def test_quality_compares_with_training_images_and_tells_precision_from_recall():
+    source = measure.source("digits")
+    unit = measure.to_unit(source.train, 17)
+    same = measure.quality([unit], source)
+    assert same["frechet"][0] == pytest.approx(0, abs=1e-6)
+    assert same["frechet_floor"] > 1
+    few = measure.quality([unit[:20].repeat(10, 1, 1, 1)], source)  # 20 images, ten times each.
+    assert few["precision"][0] == 1
+    assert few["recall"][0] < 0.5
+    images = measure.to_unit(measure.held_out(source, 200), 17)
+    _, probs = measure.read(images, "digits")
+    assert measure.quality([images], source)["unclear"][0] == (probs.amax(1) < 0.9).double().mean()
