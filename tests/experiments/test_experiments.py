@@ -176,10 +176,10 @@ def test_the_steps_that_are_measured_follow_those_of_the_chain():
 @pytest.mark.parametrize(
     ("experiment", "line", "words"),
     [
-        (ddpm, "--patch 0", "patch was 0; it must be 1 or more"),
-        (ddpm, "--blocks 0", "blocks was 0; it must be 1 or more"),
-        (classifier, "--features 0", "features was 0; it must be 1 or more"),
-        (classifier, "--widths 0", "widths was (0,); it must be one or more integers, each 1 or more"),
+        (ddpm, "--patch 0", "patch was 0; it must be an integer, 1 or more"),
+        (ddpm, "--blocks 0", "blocks was 0; it must be an integer, 1 or more"),
+        (classifier, "--features 0", "features was 0; it must be an integer, 1 or more"),
+        (classifier, "--widths 0", "widths was [0]; it must be one or more integers, each 1 or more"),
     ],
 )
 def test_a_network_that_is_none_is_named_before_a_step(run, capsys, experiment, line, words):
