@@ -5,7 +5,8 @@
 3. The map of the book takes the form that fits the page.
 4. A link to what has moved to another page leads on there.
 5. The rows of a wide table can be stacked on a phone.
-6. Formulas are set by sphinx_math, pages made light by sphinx_light; sphinx_search and sphinx_bibliography say theirs.
+6. A page without cells can show the first moving figure of a chapter.
+7. Formulas are set by sphinx_math, pages made light by sphinx_light; sphinx_search and sphinx_bibliography say theirs.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import re
 from pathlib import Path
 
 from docutils import nodes
+from docutils.parsers.rst import Directive
 from sphinx_exercise.nodes import solution_node
 from sphinx_external_toc.collectors import TocTreeCollectorWithStyles
 
@@ -122,6 +124,23 @@ def dress_page(app, doctree, docname) -> None:
             fold(solution, "solution", solution[:1], solution[1:])
 
 
+class Moving(Directive):
+    """The first figure of a chapter that moves: `:::{moving} 11-ddpm`."""
+
+    required_arguments = 1
+
+    def run(self) -> list[nodes.Node]:
+        env = self.state.document.settings.env
+        path = Path(env.srcdir) / "chapters" / f"{self.arguments[0]}.ipynb"
+        env.note_dependency(str(path))
+        cells = json.loads(path.read_text("utf8"))["cells"]
+        drawn = ["".join(out.get("data", {}).get("text/html", "")) for c in cells for out in c.get("outputs", ())]
+        player = next((made for made in drawn if 'class="dm-player"' in made), None)
+        if player is None:
+            raise self.error(f"{path.name} has no figure that moves")
+        return [nodes.raw("", f'<div class="cell_output">{player}</div>', format="html")]
+
+
 def write_index(app, exception) -> None:
     """Write _static/index.js: the page of each label, and where sections have moved."""
     if exception or app.builder.format != "html":
@@ -140,6 +159,7 @@ def setup(app):
     TocTreeCollectorWithStyles.assign_section_numbers = assign_by_file_name
     for extension in ("sphinx_math", "sphinx_light", "sphinx_search", "sphinx_bibliography"):
         app.setup_extension(extension)
+    app.add_directive("moving", Moving)
     app.connect("doctree-read", name_detours, priority=100)  # before Sphinx collects the table of contents
     app.connect("doctree-resolved", dress_page)
     app.connect("build-finished", write_index)
