@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import hashlib
 import json
 import re
 import tomllib
@@ -212,19 +211,6 @@ def test_an_installed_package_holds_its_weights_and_its_records():
     listed = {path for name, patterns in data.items() for p in patterns for path in folders[name].glob(p)}
     held = {path for path in (ROOT / "dmlib").rglob("*") if path.is_file() and path.suffix not in (".py", ".pyc")}
     assert held == listed != set()
-
-
-@pytest.mark.parametrize("folder", ["_assets/vendor", "tests/vendor/katex"])
-def test_vendored_files_are_those_that_were_taken(folder):
-    said = {}
-    for line in (ROOT / folder / "SHA256SUMS").read_text("utf8").splitlines():
-        digest, name = line.split()
-        said[Path(name).as_posix()] = digest
-    files = [path for path in (ROOT / folder).rglob("*") if path.is_file() and path.name != "SHA256SUMS"]
-    found = {
-        path.relative_to(ROOT / folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files
-    }
-    assert found == said
 
 
 def test_widgets_use_no_name_that_came_with_ipywidgets_8():

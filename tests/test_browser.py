@@ -47,7 +47,10 @@ THIN = """() => {
 
 
 def frame(player) -> str:
-    """The alternative text of the frame a player shows: exactly one."""
+    """The alternative text of the frame a player shows, once it is in sight: exactly one."""
+    player.scroll_into_view_if_needed()
+    player.page.wait_for_function("p => [...p.querySelectorAll('img')].every(i => i.hidden || i.naturalWidth)",
+                                  arg=player.element_handle())  # fmt: skip
     (shown,) = player.evaluate(
         """player => [...player.querySelectorAll("img")].filter(i => i.offsetParent)
              .map(i => i.complete && i.naturalWidth > 100 && i.alt)"""
@@ -95,8 +98,6 @@ def assert_sliders_move_by_keyboard(page):
         for slider in player.locator("input[type=range]").all():
             slider.focus()
             slider.press("Home")
-            page.wait_for_function("p => [...p.querySelectorAll('img:not([hidden])')].every(i => i.complete)",
-                                   arg=player.element_handle())  # fmt: skip
             before = frame(player)
             for _ in range(int(slider.get_attribute("max"))):
                 page.keyboard.press("ArrowRight")
@@ -152,6 +153,7 @@ def assert_axe_is_content(page):
 @pytest.mark.parametrize("name", PAGES)
 def test_page_from_a_file(visit, name):
     page = visit(name, color_scheme="light", reduced_motion="no-preference")
+    page.add_style_tag(content="section { content-visibility: visible !important; }")  # all is to be judged at once
     assert_no_sideways_scroll(page, 1280)
     open_folds(page, "details:has(.dm-player)")  # the others later: a long page takes longer to move
     if re.search(r"/\d\d-", name):
