@@ -143,6 +143,7 @@ EXCESS = "numbers = torch.randn(100"
         (gated, "## Exercises", ":::{solution} ex-template-points\nNine.\n:::\n\n## Exercises"),
         (written, MAIN, "After some algebra, it holds."),
         (written, MAIN, "This \u2014 of course \u2014 holds."),
+        (written, MAIN, "This holds ({eq}`eq-template-split`)."),
         (field_words, MAIN, "The law of the time."),
         (field_words, MAIN, "The network guesses the mean."),
         (field_words, MAIN, "One step back is a bell on every rung."),

@@ -150,9 +150,10 @@ def prose(book: Book) -> Iterator[str]:
 
 
 def written(name: str, book: Book) -> list[str]:
-    """Its prose has no stock phrases and no dashes for commas."""
+    """Its prose has no stock phrases, no dashes for commas, and no brackets around what has brackets."""
     text = "\n".join(prose(book))
     faults = [f"the stock phrase {phrase!r}" for phrase in STOCK if re.search(rf"\b{phrase}", text, re.I)]
+    faults += [f"double brackets in: {line}" for line in prose(book) if "({eq}`" in line]
     return faults + [f"a dash in: {line}" for line in prose(book) if "\u2014" in line]
 
 
