@@ -18,7 +18,6 @@ SKIPS = (
     r"\w+ is not installed",
     "DMLIB_DATA names no folder with the files of MNIST",
     "there are as many GPUs as the test asks for",
-    "no CUDA device",
     "no Chromium was found: .*",
 )
 ROOM_FOR_MORE = 1.1  # How many times the held number may pass before it is too old to notice a loss.

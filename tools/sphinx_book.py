@@ -118,7 +118,7 @@ def dress_page(app, doctree, docname) -> None:
             fold_checks(cell)
     for solution in list(doctree.findall(solution_node)):
         if "dropdown" in solution["classes"]:
-            solution["classes"].remove("dropdown")  # or sphinx-togglebutton would fold it again
+            solution["classes"].remove("dropdown")  # a menu's name in the theme's style sheet
             for link in list(solution[0].findall(nodes.reference)):  # a summary is to be clicked, not to lead away
                 link.replace_self(link.children)
             fold(solution, "solution", solution[:1], solution[1:])

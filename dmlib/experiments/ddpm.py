@@ -14,13 +14,13 @@ import functools
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import torch
 from torch import nn
 
 from dmlib import metrics, rng
-from dmlib.checks import Tensor, integer, require
+from dmlib.checks import Tensor, integer, require, require_choice
 from dmlib.diffusion import bounds, parameterization, sampling, schedule, variances
 from dmlib.diffusion.forward import q_sample
 from dmlib.diffusion.schedule import NoiseSchedule
@@ -32,7 +32,7 @@ from dmlib.networks import build
 from dmlib.probability.likelihoods import to_unit
 from dmlib.probability.mixture import Denoiser
 
-KINDS = ("x_0", "eps", "score", "v", "mean")
+KINDS = get_args(parameterization.Kind)
 CHOICES = {"schedule": ("linear", "cosine"), "kind": KINDS, "weighting": ("simple", "elbo")}
 
 
@@ -75,7 +75,7 @@ class DDPMConfig(command.SampledConfig):
             ok = getattr(self, name) is None or 1 <= getattr(self, name) <= self.T
             require(ok, name, getattr(self, name), f"None or in 1..{self.T}, the steps T of the chain")
         for name, known in CHOICES.items():
-            require(getattr(self, name) in known, name, repr(getattr(self, name)), f"one of {', '.join(known)}")
+            require_choice(getattr(self, name), name, known)
         for name in ("beta_1", "beta_T"):
             require(0 < getattr(self, name) < 1, name, getattr(self, name), "in (0, 1)")
         schedule.build(noise(self))  # Raises where so many steps leave nothing of the data.

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from dmlib import rng
-from dmlib.checks import Tensor, integer, require
+from dmlib.checks import Tensor, integer, require, require_choice
 from dmlib.experiments import command, measure
 from dmlib.latent.vae import VAE
 from dmlib.learning import processes
@@ -46,7 +46,7 @@ class VAEConfig(command.SampledConfig):
         ok = len(self.widths) >= 1 and min(self.widths) >= 1
         require(ok, "widths", self.widths, "one or more integers, each 1 or more")
         known = [name for name in LEVELED if self.data == "digits" or name != "categorical"]
-        require(self.likelihood in known, "likelihood", repr(self.likelihood), f"one of {', '.join(known)}")
+        require_choice(self.likelihood, "likelihood", known)
 
 
 PRESETS = {
