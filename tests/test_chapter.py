@@ -27,6 +27,7 @@ def edit(path, old: str, new: str) -> None:
     path.write_text(text.replace(old, new), "utf8")
 
 
+@pytest.mark.house
 def test_a_chapter_from_the_template_runs_and_keeps_every_rule(house, capsys):
     path = chapter.new("16-flow-matching", house)
     assert chapter.judge(path) == []
@@ -72,6 +73,7 @@ def test_what_breaks_a_rule_or_python_is_named_in_one_line(house):
     assert not any("\n" in fault for fault in found)
 
 
+@pytest.mark.house
 @pytest.mark.parametrize("run", ["check", "execute"])
 def test_a_failing_cell_is_named_by_chapter_and_number(house, monkeypatch, capsys, run):
     path = chapter.new(NAME, house)

@@ -72,6 +72,13 @@ def test_a_change_beneath_every_room_reaches_every_chapter(house):
     assert stale(house) == {path.stem for path in execute.notebooks(house)}
 
 
+def test_what_is_no_notebook_is_named_in_one_line(tmp_path):
+    for text in ("", "{}", '{"cells": [1]}'):
+        (tmp_path / "01-a.ipynb").write_text(text)
+        with pytest.raises(RuntimeError, match=r"^01-a\.ipynb is not the JSON of a notebook: .+$"):
+            execute.code(tmp_path / "01-a.ipynb")
+
+
 def test_a_change_of_the_pins_reaches_every_chapter(house):
     with (house / "requirements.txt").open("a") as file:
         file.write("\n# changed\n")

@@ -7,6 +7,7 @@ every module of dmlib that they reach, the data files of the rooms of these modu
 from __future__ import annotations
 
 import ast
+import functools
 import hashlib
 import json
 import os
@@ -14,7 +15,6 @@ import sys
 import time
 from pathlib import Path
 
-import nbformat
 import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -34,7 +34,8 @@ def notebooks(root: Path = ROOT) -> list[Path]:
     return [path for page in pages(root) if (path := root / f"{page}.ipynb").exists()]
 
 
-def imported(source: str) -> set[str]:
+@functools.cache
+def imported(source: str) -> frozenset[str]:
     """Names of the dmlib modules that a piece of Python imports, at any depth, packages included."""
     names: set[str] = set()
     for node in ast.walk(ast.parse(source)):
@@ -42,13 +43,13 @@ def imported(source: str) -> set[str]:
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
             names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
-    return {name for name in names if name.split(".")[0] == "dmlib"}
+    return frozenset(name for name in names if name.split(".")[0] == "dmlib")
 
 
 def reached(source: str, root: Path) -> set[Path]:
     """The files of dmlib that a piece of Python reaches, through imports of imports."""
     files: set[Path] = set()
-    waiting = imported(source)
+    waiting = set(imported(source))
     while waiting:
         parts = waiting.pop().split(".")
         paths = [root.joinpath(*parts[:n], "__init__.py") for n in range(1, len(parts) + 1)]
@@ -61,8 +62,12 @@ def reached(source: str, root: Path) -> set[Path]:
 
 
 def code(path: Path) -> list[str]:
-    """The sources of a notebook's code cells."""
-    return [cell.source for cell in nbformat.read(path, 4).cells if cell.cell_type == "code"]
+    """The sources of a notebook's code cells; raises RuntimeError where the file is no notebook."""
+    try:
+        cells = json.loads(path.read_text("utf8"))["cells"]
+        return ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+    except (ValueError, TypeError, KeyError) as error:
+        raise RuntimeError(f"{path.name} is not the JSON of a notebook: {error!r}") from None
 
 
 def key(path: Path, root: Path = ROOT) -> str:
@@ -99,6 +104,8 @@ def keep(path: Path, outputs: list, seconds: float, root: Path = ROOT) -> None:
 
 def execute(path: Path, root: Path = ROOT) -> float:
     """Run a chapter in a fresh kernel and keep its outputs; returns the seconds it took."""
+    import nbformat
+
     from dmlib.book import notebook
 
     start = time.perf_counter()
@@ -117,11 +124,11 @@ def main() -> int:
         return 0
     for n, path in enumerate(todo, 1):
         label = f"[{n}/{len(todo)}] {path.relative_to(ROOT)}"
-        if is_fresh(path):
-            print(f"{label}  unchanged", flush=True)
-            continue
-        print(f"{label}  running ...", flush=True)
         try:
+            if is_fresh(path):
+                print(f"{label}  unchanged", flush=True)
+                continue
+            print(f"{label}  running ...", flush=True)
             print(f"{label}  {execute(path):.1f} s", flush=True)
         except RuntimeError as error:
             print(f"{error}; the book was not built", file=sys.stderr)

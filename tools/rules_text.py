@@ -181,11 +181,12 @@ def plain_formulas(name: str, book: Book) -> list[str]:
 
 def repeated(books: dict[str, Book]) -> list[str]:
     """Long lines of prose that stand in the book twice."""
+    hours = {name: reading.hours(book) for name, book in books.items()}
     lines = [
         (line.lower(), name)
         for name, book in books.items()
         for line in prose(book)
-        if len(line) >= 60 and line != reading.hours(book)
+        if len(line) >= 60 and line != hours[name]
     ]
     count = Counter(line for line, _ in lines)
     return [f"{name}: stands in the book twice: {line}" for line, name in lines if count[line] > 1]

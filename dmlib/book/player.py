@@ -68,7 +68,11 @@ document.querySelectorAll(".dm-player:not([data-ready])").forEach((player) => {
     button.textContent = "Pause";
     timer = setInterval(step, Number(player.dataset.interval));
   };
-  sliders.forEach((slider) => slider.addEventListener("input", () => { stop(); show(); }));
+  sliders.forEach((slider) => {
+    slider.addEventListener("input", () => { stop(); show(); });
+    slider.addEventListener("pointerdown", stop);
+    slider.addEventListener("keydown", (event) => { if (event.key !== "Tab") stop(); });
+  });
   button.addEventListener("click", () => (timer === null ? play() : stop()));
   show();
 });

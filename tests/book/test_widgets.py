@@ -255,10 +255,12 @@ def test_play_walks_through_all_frames_and_is_quiet(opened):
 
 def test_a_hand_on_a_slider_stops_the_play(opened):
     _, (one, *_) = opened()
-    one.query_selector("button").click()
-    for key in ("Home", "End"):  # one of the two moves the slider, wherever the play has brought it
-        one.query_selector("input").press(key)
-    assert one.query_selector("button").inner_text() == "Play"
+    button, slider = one.query_selector("button"), one.query_selector("input")
+    for hand in (lambda: slider.press("Home"), lambda: slider.press("End"), slider.click):
+        button.click()
+        assert button.inner_text() == "Pause"
+        hand()  # which moves the slider or finds it there already, wherever the play has brought it
+        assert button.inner_text() == "Play"
 
 
 def test_a_figure_that_leaves_the_page_stops(opened):

@@ -220,16 +220,12 @@ def test_a_damaged_checkpoint_and_a_changed_configuration_end_in_one_line(run, t
     assert recorded(tmp_path, "vae-digits", "metrics.json") == before
 
 
-def test_a_stopped_command_says_how_to_go_on_and_does(tmp_path):
-    line = "--steps 1200 --log_every 40 --patience None --batch_size 16"
-    whole = [sys.executable, "-m", "dmlib.experiments.vae", *line.split()]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-
-    def start(name: str) -> subprocess.Popen:
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        return subprocess.Popen([*whole, "--name", name], cwd=tmp_path, env=environment, **pipes)
-
-    process = start("stopped")
+def test_a_stopped_command_says_how_to_go_on_and_does(run, tmp_path, capsys):
+    line = "--steps 600 --log_every 40 --patience None"
+    command_line = [sys.executable, "-m", "dmlib.experiments.vae", *SMALL[vae].split(), *line.split()]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    environment = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}
+    process = subprocess.Popen([*command_line, "--name", "stopped"], cwd=tmp_path, env=environment, **pipes)
     while not process.stdout.readline().startswith("step      40"):
         assert process.poll() is None
     process.send_signal(signal.SIGTERM)
@@ -238,11 +234,12 @@ def test_a_stopped_command_says_how_to_go_on_and_does(tmp_path):
     assert "stopped at step" in err
     assert "the same call continues from runs/stopped/checkpoint.safetensors" in err
     for name in ("stopped", "whole"):
-        assert start(name).communicate()[1] == ""
-    stopped, whole_run = (recorded(tmp_path, name, "metrics.json") for name in ("stopped", "whole"))
+        assert run(vae, f"{line} --name {name}") == 0
+    assert capsys.readouterr().err == ""
+    stopped, whole = (recorded(tmp_path, name, "metrics.json") for name in ("stopped", "whole"))
     assert stopped.pop("duration") > 0
-    whole_run.pop("duration")
-    assert stopped == whole_run
+    whole.pop("duration")
+    assert stopped == whole
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])

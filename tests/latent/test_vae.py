@@ -173,7 +173,7 @@ ENCODED = normal(40, 4, K)
 
 
 def test_both_estimators_have_one_expectation() -> None:
-    vae, n = bernoulli_vae(), 1000
+    vae, n = bernoulli_vae(), 300
     (noise,) = vae.draw(BITS, generator=generator(11), samples=n)
     with torch.no_grad():
         a = torch.stack([vae.elbo(BITS, e[None], "a") for e in noise])  # one sample each
