@@ -53,7 +53,7 @@ pages: env
 seen: env
 	$(PY) -m pytest tests -m built $(COUNTED) -n 2
 
-mutants: env  ## seed errors in every formula and see which the checks catch (more than an hour)
+mutants: env  ## seed errors in every formula and see which the checks catch (some hours)
 	$(PY) -m tools.mutants
 
 bench:  ## measure speed, quality and memory beside other implementations (about an hour); DEVICE=cuda for a GPU

@@ -47,7 +47,7 @@ def test_the_record_names_the_survivors():
     path = mutants.execute.ROOT / "dmlib" / "probability" / "gaussian.py"
     fates = ["tests", "chapters", "survived", "tests"]
     text = mutants.record([(path, n, f"change {n}", fate) for n, fate in enumerate(fates)], 60.0)
-    assert "4 single changes of the formulas, 75.0% noticed (1 minutes)" in text
+    assert "4 single changes, 75.0% noticed (1 minutes)" in text
     assert "| dmlib/probability/gaussian.py | 2 | 1 | 1 |" in text
     assert "- `dmlib/probability/gaussian.py:2` change 2" in text
 
@@ -56,7 +56,7 @@ def test_a_record_of_some_modules_keeps_its_lines_of_the_others():
     here, there = (mutants.execute.ROOT / "dmlib" / "probability" / f"{name}.py" for name in ("gaussian", "elbo"))
     earlier = mutants.record([(here, 1, "old", "survived"), (there, 2, "other", "survived")], 60.0)
     text = mutants.record([(here, 3, "new", "tests"), (here, 4, "newer", "survived")], 60.0, earlier)
-    assert "3 single changes of the formulas, 33.3% noticed" in text
+    assert "3 single changes, 33.3% noticed" in text
     assert "| dmlib/probability/gaussian.py | 1 | 0 | 1 |" in text
     assert "| dmlib/probability/elbo.py | 0 | 0 | 1 |" in text
     assert [word for word in ("old", "other", "newer") if word in text] == ["other", "newer"]

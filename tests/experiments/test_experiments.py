@@ -220,6 +220,7 @@ def test_a_damaged_checkpoint_and_a_changed_configuration_end_in_one_line(run, t
     assert recorded(tmp_path, "vae-digits", "metrics.json") == before
 
 
+@pytest.mark.apart
 def test_a_stopped_command_says_how_to_go_on_and_does(run, tmp_path, capsys):
     line = "--steps 600 --log_every 40 --patience None"
     command_line = [sys.executable, "-m", "dmlib.experiments.vae", *SMALL[vae].split(), *line.split()]
@@ -317,6 +318,7 @@ def test_a_run_goes_on_where_nobody_listens(run, monkeypatch):
     assert run(vae) == 0
 
 
+@pytest.mark.apart
 def test_two_processes_speak_once(tmp_path):
     line = [*SMALL[vae].split(), "--steps", "2", "--device", "cpu"]
     pair = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]

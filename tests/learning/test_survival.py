@@ -59,6 +59,7 @@ def step_of(folder: Path) -> int:
     return checkpoints.load(folder / "run.safetensors")[1]["step"]
 
 
+@pytest.mark.apart
 def test_twenty_kills_change_no_bit(tmp_path):
     command = [sys.executable, str(SCRIPT), "nursery", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
@@ -192,6 +193,7 @@ def test_a_full_disk_keeps_the_last_checkpoint_and_leaves_nothing_behind(tmp_pat
     assert {path.name for path in tmp_path.iterdir()} == {"run.safetensors", "run.safetensors.lock"}
 
 
+@pytest.mark.apart
 def test_a_disk_that_takes_no_more_is_met_in_a_real_process(tmp_path):
     code = (
         "import resource, torch; from dmlib.learning import checkpoints\n"
@@ -252,6 +254,7 @@ def test_checkpoints_are_plain_and_hold_all(tmp_path):
     assert groups == {"model", "ema", "optimizer", "losses"}
 
 
+@pytest.mark.apart
 def test_two_processes_compute_what_one_does(tmp_path):
     environment = os.environ | {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
     alone = [sys.executable, str(SCRIPT)]
@@ -417,6 +420,7 @@ def test_a_second_run_on_one_checkpoint_is_refused_and_names_the_first(tmp_path)
     small_fit(tmp_path)  # It is free again.
 
 
+@pytest.mark.apart
 def test_a_lock_ends_with_its_process(tmp_path):
     code = f"import os\nfrom dmlib.learning import processes\nwith processes.alone({str(tmp_path / 'a')!r}):\n    "
     hold = [sys.executable, "-c", f"{code}print(os.getpid(), flush=True)\n    input()"]
