@@ -81,6 +81,11 @@ CALLS: dict[str, tuple[Callable, dict[str, object]]] = {  # each with arguments 
     "linear": (schedule.linear, {"T": 6, "beta_1": 0.1, "beta_T": 0.2}),
     "cosine": (schedule.cosine, {"T": 6, "s": 0.1, "max_beta": 0.9}),
     "best_variance": (variances.best_variance, {"schedule": NOISE, "errors": V.repeat(1, 2), "event_dims": 3}),
+    "independent_pixels": (metrics.independent_pixels, {"train": LEVELS, "test": LEVELS, "levels": 4}),
+    "mixture_of_products": (
+        metrics.mixture_of_products,
+        {"train": LEVELS, "validation": LEVELS, "test": LEVELS, "levels": 4, "sizes": [1, 2], "generator": DRAWS},
+    ),
     "bits_per_dim": (metrics.bits_per_dim, {"log_prob": X[:, 0], "event_dims": 3}),
     "precision_recall": (metrics.precision_recall, {"real": X, "fake": X, "k": 2}),
     "sliced": (metrics.sliced_wasserstein, {"x": X, "y": X, "generator": DRAWS, "projections": 4}),

@@ -125,7 +125,7 @@ def run_tests(path: Path) -> bool:
 
     room = execute.ROOT / "tests" / path.parent.name
     tests = sorted(room.glob(f"test_{path.stem}*.py")) or sorted(room.glob("test_*.py"), reverse=True)
-    quiet = ["-p", "no:cacheprovider", "-W", "ignore::pytest.PytestAssertRewriteWarning"]
+    quiet = ["-p", "no:cacheprovider", "-p", "no:nbval", "-W", "ignore::pytest.PytestAssertRewriteWarning"]
     return pytest.main(["-x", "-q", "-m", "not apart", *quiet, *map(str, tests)]) == 0
 
 
@@ -180,10 +180,12 @@ def warm_up() -> None:
     """Load what the children need, but nothing of dmlib and no thread pool."""
     import hypothesis  # noqa: F401
     import matplotlib.pyplot as plt
+    import nbformat  # noqa: F401
     import pytest  # noqa: F401
     import scipy.stats  # noqa: F401
     import sklearn.datasets  # noqa: F401
     import torch
+    import torch._dynamo
 
     plt.switch_backend("agg")
     torch.set_num_threads(1)

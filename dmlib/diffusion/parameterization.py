@@ -92,12 +92,14 @@ def elbo_weight(kind: str, alpha_bar_t: AlphaBar, alpha_bar_s: AlphaBar) -> Floa
     """What a step's divergence in the bound is per unit of summed squared error of this kind's prediction.
 
     For the reverse step from t to s with the posterior variance; [B], or () for two numbers.
-    Raises at alpha_bar_s = 1, where the reconstruction stands in the bound. Eq. [eq-elbo-weight], [eq-kl-snr-form].
+    Raises at alpha_bar_s = 1, where the reconstruction stands in the bound, and at alpha_bar_t = 0 for eps and score,
+    whose error there says nothing of x_0. Eq. [eq-elbo-weight], [eq-kl-snr-form].
     """
     time = _time((kind,), alpha_bar_t, alpha_bar_s, None, step=True)
     require_all(time.alpha_bar_s < 1, "alpha_bar_s", time.alpha_bar_s, "less than 1: step 1 is the reconstruction")
     gain = (time.alpha_bar_s - time.alpha_bar_t) / ((1 - time.alpha_bar_s) * (1 - time.alpha_bar_t))  # of SNR
     weight = gain / 2 * _conversion(kind, "x_0", time)[0].square()
+    require_all(weight.isfinite(), "alpha_bar_t", time.alpha_bar_t, f"such that {kind} at x_t determines x_0")
     given = [a.dtype for a in (alpha_bar_t, alpha_bar_s) if isinstance(a, Tensor)]
     return weight.to(given[0] if given else torch.float64)
 

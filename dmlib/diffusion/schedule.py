@@ -31,7 +31,8 @@ from dmlib.checks import (
 class NoiseSchedule:
     """The variance-preserving schedule with the given alpha_bar, [T+1] in float64 on the CPU.
 
-    Raises unless alpha_bar starts at exactly 1, strictly decreases and stays above 0.
+    Raises unless alpha_bar starts at exactly 1 and strictly decreases, to 0 or above. At alpha_bar[T] = 0 no signal is
+    left in x_T, so that a noise or a score predicted there says nothing of x_0 and is refused; x_0 and v do.
     """
 
     alpha_bar: Tensor
@@ -44,7 +45,7 @@ class NoiseSchedule:
         require(alpha_bar.device.type == "cpu", "the device of alpha_bar", alpha_bar.device, "the CPU")
         require_float(alpha_bar, "alpha_bar")
         require(alpha_bar[0].item() == 1, "alpha_bar[0]", alpha_bar[0].item(), "exactly 1, the data")
-        require_all(alpha_bar > 0, "alpha_bar", alpha_bar, "in (0, 1]")
+        require_all(alpha_bar >= 0, "alpha_bar", alpha_bar, "in [0, 1]")
         require_all(alpha_bar.diff() < 0, "a step of alpha_bar", alpha_bar.diff(), "negative: it strictly decreases")
 
     @property
@@ -70,7 +71,7 @@ class NoiseSchedule:
 
     @cached_property
     def log_snr(self) -> Float[Tensor, " times"]:
-        """The logarithm of the signal-to-noise ratio; infinite at t = 0. Eq. [eq-snr]."""
+        """The logarithm of the signal-to-noise ratio; infinite where the noise or the signal is 0. Eq. [eq-snr]."""
         return self.alpha_bar.log() - torch.log1p(-self.alpha_bar)
 
     def check(self, t: Tensor, like: Tensor, name: str = "t", first: int = 1) -> None:
@@ -99,11 +100,12 @@ def require_schedule(schedule: object) -> None:
 
 
 def from_betas(beta: Tensor) -> NoiseSchedule:
-    """The schedule whose steps t = 1..T add the variances `beta`, [T] in float64, each in (0, 1)."""
+    """The schedule whose steps t = 1..T add the variances `beta`, [T] in float64, each in (0, 1); the last may be 1."""
     require_shape(beta, "beta", None)
     require(beta.dtype == torch.float64, "the dtype of beta", beta.dtype, "torch.float64")
     require(beta.device.type == "cpu", "the device of beta", beta.device, "the CPU")
-    require_all((beta > 0) & (beta < 1), "beta", beta, "in (0, 1)")
+    require_all((beta > 0) & (beta <= 1), "beta", beta, "in (0, 1], and 1 at the last step alone")
+    require_all(beta[:-1] < 1, "beta", beta[:-1], "less than 1 before the last step")
     return NoiseSchedule(torch.cat([beta.new_ones(1), (1 - beta).cumprod(0)]))
 
 
@@ -118,13 +120,14 @@ def linear(T: int, beta_1: float = 1e-4, beta_T: float = 0.02) -> NoiseSchedule:
 def cosine(T: int, s: float = 0.008, max_beta: float = 0.999) -> NoiseSchedule:
     """The schedule whose alpha_bar follows a squared cosine [Nichol2021].
 
-    `s` keeps the first steps from being too small; `max_beta` keeps the last ones from erasing all signal.
+    `s` keeps the first steps from being too small; `max_beta` keeps the last one from erasing all signal, unless it
+    is 1.
     """
     T = integer(T, "T", 1)
     require_number(s, "s")
     require_number(max_beta, "max_beta")
     require(s >= 0 and math.isfinite(s), "s", s, "finite and at least 0")
-    require(0 < max_beta < 1, "max_beta", max_beta, "in (0, 1)")
+    require(0 < max_beta <= 1, "max_beta", max_beta, "in (0, 1]")
     angle = (torch.arange(T + 1, dtype=torch.float64) / T + s) / (1 + s) * math.pi / 2
     target = angle.cos().square()
     return from_betas((1 - target[1:] / target[:-1]).clamp(max=max_beta))

@@ -96,7 +96,7 @@ def alone(path: str | Path | None) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             file.seek(0)
-            holder = f"held by process {file.read()}"
+            holder = f"held by process {file.read() or 'that has only just begun'}"
             must = "free: one process at a time works on this run; stop that one, or take another name"
             raise ValueError(f"{path} was {holder}; it must be {must}") from None
         except OSError:

@@ -15,6 +15,7 @@ from dmlib.checks import (
     integers,
     require,
     require_all,
+    require_beside,
     require_float,
     require_generator,
     require_number,
@@ -124,8 +125,10 @@ def _log_joint(pixels: Tensor, log_weights: Tensor, log_probs: Tensor) -> Tensor
 def _pixels(levels: int, **splits: Tensor) -> list[Tensor]:
     """Each split checked against the first one and flattened: int64 [N, D]."""
     _require_levels(levels)
-    first = next(iter(splits.values()))
+    given, first = next(iter(splits.items()))
     for name, x in splits.items():
+        require(isinstance(x, Tensor), name, type(x).__name__, "a tensor")
+        require_beside(x, name, first, given)
         require(not (x.is_floating_point() or x.is_complex()), f"the dtype of {name}", x.dtype, "an integer dtype")
         require(x.dim() > 1 and len(x) > 0, f"the shape of {name}", tuple(x.shape), "(N, *event) with N of 1 or more")
         require(x.shape[1:] == first.shape[1:], f"the event of {name}", tuple(x.shape[1:]), f"{tuple(first.shape[1:])}")
