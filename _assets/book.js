@@ -1,4 +1,6 @@
 // window.LABELS and MOVED are written by the build, in index.js, and window.EQUATIONS, as MathML, in equations.js.
+// The words of a drawing are no place for the marks of a search, and to ask for their box would end the search.
+document.querySelectorAll("svg :is(title, desc)").forEach((words) => words.classList.add("nohighlight"));
 // Hovering or focusing a reference to an equation shows the equation; the pointer may enter what is shown.
 document.addEventListener("DOMContentLoaded", () => {
   const card = document.createElement("div");
@@ -58,7 +60,7 @@ document.addEventListener("DOMContentLoaded", () => {
     event.preventDefault();
   });
   // What is wider than its column scrolls in its own box, by keyboard too, and fades where more of it lies.
-  const WIDE = "div.math > .formula, .cell_output > .output, .dm-map, pre, .pst-scrollable-table-container";
+  const WIDE = "div.math > .formula, .cell_output > .output, .drawing, .dm-frames, .dm-map, pre, .pst-scrollable-table-container";
   const fade = (box) => {
     const rest = box.scrollWidth - box.clientWidth;
     box.classList.toggle("more-before", box.scrollLeft > 2);

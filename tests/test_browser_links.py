@@ -100,6 +100,12 @@ def test_a_search_hit_and_printing_open_a_detour(visit):
         assert page.locator("details.checks[open]").count() == 0
 
 
+def test_a_word_of_the_map_does_not_end_the_search_for_it(visit):
+    page = visit("chapters/03-elbo", at="?highlight=network")
+    page.wait_for_selector("p .highlighted", state="attached")
+    assert page.errors == []
+
+
 def older_links() -> list[tuple[str, str]]:
     """Links of earlier editions and where they lead: equations, wherever they stand now, and sections by their list."""
     moved = json.loads((ROOT / "_assets" / "moved.json").read_text("utf8"))

@@ -12,6 +12,7 @@ def f(a: float = 2, b: float = 3) -> float:
     """Returns a + b, or -1."""
     require(a > 0, "a", a, "more than " + "0")
     if a < b:
+        require(b > 1, "b", b, "more than 1")
         return -a * b.sqrt()
     return g(a, b) ** 2
 '''

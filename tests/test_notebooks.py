@@ -176,6 +176,7 @@ EXCESS = "numbers = torch.randn(100"
             "---\nmystnb:\n  figure:\n    name: fig-a\n    caption: A.\ntags: [program]\n---",
         ),
         (described, DRAW, "widgets.explore(draw, constant=[1])"),
+        (described, "    caption: The squared error of a constant is a parabola that stands on the variance.\n", ""),
         (checked, ":tags: [check]\n", ""),
         (checked, ":tags: [program]", ":tags: [check]"),
         (checked, "ledger.must_fail(", "ledger.close("),

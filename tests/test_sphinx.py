@@ -13,6 +13,7 @@ from sphinx.errors import ExtensionError
 sys.path.insert(0, str(ROOT / "tools"))  # where Sphinx finds its extensions
 import sphinx_light
 import sphinx_math
+import sphinx_narrow
 
 
 def text(made: str) -> str:
@@ -66,3 +67,19 @@ def test_vendored_files_are_those_that_were_taken(folder):
         for path in (ROOT / folder).iterdir()
         if path.name != "SHA256SUMS"
     }
+
+
+def test_a_drawing_scrolls_in_its_own_box_and_knows_how_wide_it_was_drawn():
+    image = '<img loading="lazy" width="400" height="200" alt="x" src="../_images/a.svg" />'
+    made = sphinx_narrow.scrolling(f"<figure>{image}</figure>")
+    assert made == f'<figure><span class="drawing" style="--drawn: 400px">{image}</span></figure>'
+    assert sphinx_narrow.scrolling('<img width="9" src="_images/a.webp">') == '<img width="9" src="_images/a.webp">'
+
+
+def test_a_long_line_of_code_hangs_to_its_indent_and_is_copied_as_it_was():
+    long = '    <span class="n">x</span> = &quot;' + "a" * 40 + "&quot;"
+    body = f'<div class="highlight"><pre><span></span>short\n{long}\n</pre>'
+    made = sphinx_narrow.hanging(body)
+    assert made.count('class="long"') == 1
+    assert '<span class="long" style="--in: 4ch"><span class="indent">    </span><span class="n">x' in made
+    assert text(made) == text(body)

@@ -45,7 +45,7 @@ NAMES = {
 
 def places(tree: ast.AST) -> Iterator[tuple[ast.AST, Callable[[ast.AST], None], str]]:
     """Each thing that can be changed: the node, what changes a copy of it, and in words what that does."""
-    for node in ast.walk(tree):
+    for node in computed(tree):
         op = getattr(node, "op", None) or (node.ops[0] if isinstance(node, ast.Compare) else None)
         if isinstance(node, ast.UnaryOp) and isinstance(op, ast.USub | ast.Not):
             yield (
@@ -67,6 +67,15 @@ def places(tree: ast.AST) -> Iterator[tuple[ast.AST, Callable[[ast.AST], None], 
         elif isinstance(node, ast.Call) and len(node.args) == 2 and not called(node).startswith("require"):
             if all(isinstance(a, ast.Name | ast.Attribute) for a in node.args):
                 yield node, lambda n: n.args.reverse(), f"arguments of {called(node)} swapped"
+
+
+def computed(node: ast.AST) -> Iterator[ast.AST]:
+    """A node and all below it but checks and what is raised."""
+    asks = isinstance(node, ast.Expr) and isinstance(node.value, ast.Call) and "require" in called(node.value)
+    if not asks and not isinstance(node, ast.Raise):
+        yield node
+        for child in ast.iter_child_nodes(node):
+            yield from computed(child)
 
 
 def called(node: ast.Call) -> str:

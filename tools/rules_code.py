@@ -96,18 +96,20 @@ def introduced(name: str, book: Book) -> list[str]:
 
 
 def described(name: str, book: Book) -> list[str]:
-    """Every figure has words that say what it shows."""
+    """Every figure has words that say what it shows; one that moves has a name and a caption."""
     faults = []
     for n, cell in code(book):
         draws = any(re.match(r"(plt|plotting)\.(?!close)", called(call)) for call in calls(cell))
         alt = cell["metadata"].get("mystnb", {}).get("image", {}).get("alt", "")
         if draws and len(alt) <= 10:
             faults.append(f"cell {n} draws a figure without alt text")
-        if "mystnb" in cell["metadata"] and not alt:
+        explored = [call for call in calls(cell) if called(call) == "widgets.explore"]
+        if "mystnb" in cell["metadata"] and not alt and not explored:
             faults.append(f"cell {n} has a figure's metadata without alt text")
-        for call in calls(cell):
-            if called(call) == "widgets.explore" and "alt" not in [word.arg for word in call.keywords]:
-                faults.append(f"cell {n} explores without alt text")
+        if explored and cell["metadata"].get("mystnb", {}).get("figure", {}).keys() != {"name", "caption"}:
+            faults.append(f"cell {n} explores without the name and caption of its figure")
+        if any("alt" not in [word.arg for word in call.keywords] for call in explored):
+            faults.append(f"cell {n} explores without alt text")
     return faults
 
 

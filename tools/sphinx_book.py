@@ -157,7 +157,7 @@ def write_index(app, exception) -> None:
 def setup(app):
     """Called by Sphinx when the extension is loaded."""
     TocTreeCollectorWithStyles.assign_section_numbers = assign_by_file_name
-    for extension in ("sphinx_math", "sphinx_light", "sphinx_search", "sphinx_bibliography"):
+    for extension in ("sphinx_math", "sphinx_light", "sphinx_narrow", "sphinx_search", "sphinx_bibliography"):
         app.setup_extension(extension)
     app.add_directive("moving", Moving)
     app.connect("doctree-read", name_detours, priority=100)  # before Sphinx collects the table of contents

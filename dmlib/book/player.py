@@ -6,6 +6,7 @@ from __future__ import annotations
 STYLE = """
 .dm-player { box-sizing: border-box; width: fit-content; max-width: 100%; margin: .5rem auto 1rem; padding: .75rem;
  color: #222; color-scheme: light; background: #fff; border: 1px solid #ccc; border-radius: .5rem; }
+.dm-frames { overflow-x: auto; }
 .dm-player img { display: block; max-width: 100%; height: auto; margin: 0 auto; }
 .dm-player img[hidden] { display: none; }
 .dm-controls { display: flex; gap: 1rem; align-items: center; margin-top: .5rem; }
@@ -18,6 +19,7 @@ STYLE = """
  border: 1px solid #767676; border-radius: .25rem; cursor: pointer; }
 html[data-theme="dark"] .cell_output :is(.text_html:has(> .dm-player), .dm-player img) { padding: 0 !important;
  background: none !important; }
+@media (max-width: 600px) { .dm-frames img { width: max(100%, .75 * var(--drawn)); max-width: none; } }
 @media (prefers-reduced-motion: reduce) { .dm-player button { display: none; } }
 @media print { .dm-player .dm-controls { display: none; } }
 """

@@ -39,20 +39,22 @@ def explore(
     figsize: tuple[float | int, float | int] = (5.0, 4.0),
     panels: tuple[int, int] | None = None,
     interval: int = 200,
+    first: dict[str, Any] | None = None,
     **axes: Iterable[Any],
 ) -> Explorer:
     """A figure with one slider for each named axis, which `draw(ax, **values)` draws.
 
     `alt` is a format string over the axes, as in "two bells at t = {t}": each frame gets its own words.
     With panels = (rows, columns), `draw` gets an array of matplotlib axes. At most 40 frames in all.
+    `first` says where sliders stand when the page opens; the others stand at their first value.
     """
-    return Explorer(draw, alt, figsize, panels, interval, axes)
+    return Explorer(draw, alt, figsize, panels, interval, first or {}, axes)
 
 
 class Explorer:
     """What `explore` returns: it displays itself as a live widget or as a player of drawn frames."""
 
-    def __init__(self, draw, alt, figsize, panels, interval, axes) -> None:
+    def __init__(self, draw, alt, figsize, panels, interval, first, axes) -> None:
         self.draw, self.figsize, self.panels, self.interval = draw, figsize, panels, interval
         require(callable(draw), "draw", type(draw).__name__, "a function of a matplotlib Axes and the values")
         require(bool(axes), "the number of axes", 0, "at least 1, as in t=range(10)")
@@ -62,8 +64,12 @@ class Explorer:
             require(len(values) > 0, f"the axis {name}", "empty", "a sequence of values")
         count = math.prod(map(len, self.axes.values()))
         require(count <= MAX_FRAMES, "the number of frames", count, f"at most {MAX_FRAMES}")
+        require(set(first) <= set(axes), "first", sorted(first), f"a dictionary with keys among {sorted(axes)}")
+        for name, value in first.items():
+            require(value in self.axes[name], f"first[{name!r}]", value, f"one of {self.axes[name]}")
+        self.first = {name: values[0] for name, values in self.axes.items()} | first
         self.alt = _alt(alt, self.axes)
-        self.words(self.points()[0])  # a format that does not fit its values fails here, not in the page
+        self.words(self.first)  # a format that does not fit its values fails here, not in the page
 
     def points(self) -> list[dict[str, Any]]:
         """The values of every frame; the last axis moves fastest."""
@@ -83,13 +89,12 @@ class Explorer:
         return Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
-        first = self.points()[0]
         if not _has_live_kernel():
-            return {"text/plain": self.words(first), "text/html": self._player()}
+            return {"text/plain": self.words(self.first), "text/html": self._player()}
         view = {"version_major": 2, "version_minor": 0, "model_id": self._live().model_id}
         return {
-            "text/plain": self.words(first),
-            "text/html": self._frame(first) + "<p>Run this cell to move the figure.</p>",
+            "text/plain": self.words(self.first),
+            "text/html": self._frame(self.first) + "<p>Run this cell to move the figure.</p>",
             "application/vnd.jupyter.widget-view+json": view,
         }
 
@@ -102,14 +107,13 @@ class Explorer:
         )
 
     def _player(self) -> str:
-        first, *rest = self.points()
-        frames = self._frame(first) + "".join(self._frame(values, " hidden") for values in rest)
-        moved = " and ".join(self.axes)
-        rows = "".join(_slider(name, values) for name, values in self.axes.items())
+        frames = "".join(self._frame(at, "" if at == self.first else " hidden") for at in self.points())
+        moved, drawn = " and ".join(self.axes), f"{100 * self.figsize[0]:.0f}px"
+        rows = "".join(_slider(name, values, self.first[name]) for name, values in self.axes.items())
         return (
             f'<div class="dm-player" role="group" aria-label="Figure that moves with {html.escape(moved)}" '
             f'data-interval="{self.interval}">'
-            f"<style>{player.STYLE}</style>{frames}"
+            f'<style>{player.STYLE}</style><div class="dm-frames" style="--drawn: {drawn}">{frames}</div>'
             f'<div class="dm-controls"><button type="button">Play</button><div class="dm-axes">{rows}</div></div>'
             f"</div><script>{player.SCRIPT}</script>"
         )
@@ -122,7 +126,10 @@ class Explorer:
         words = ipywidgets.HTML()
         sliders = {
             name: ipywidgets.SelectionSlider(
-                options=[(_text(value), i) for i, value in enumerate(values)], description=name, continuous_update=False
+                options=[(_text(value), i) for i, value in enumerate(values)],
+                value=values.index(self.first[name]),
+                description=name,
+                continuous_update=False,
             )
             for name, values in self.axes.items()
         }
@@ -167,12 +174,12 @@ def _symbol(name: str) -> str:
     return html.escape(GREEK.get(first, first)) + "".join(f"<sub>{html.escape(GREEK.get(s, s))}</sub>" for s in rest)
 
 
-def _slider(name: str, values: list[Any]) -> str:
-    ticks, first = html.escape(json.dumps([_text(value) for value in values])), html.escape(_text(values[0]))
+def _slider(name: str, values: list[Any], first: Any) -> str:
+    ticks, said = html.escape(json.dumps([_text(value) for value in values])), html.escape(_text(first))
     return (
         f'<label><span>{_symbol(name)}</span><input type="range" min="0" max="{len(values) - 1}" step="1" '
-        f'value="0" aria-valuetext="{first}" data-ticks="{ticks}"></label>'
-        f'<output aria-live="polite">{first}</output>'
+        f'value="{values.index(first)}" aria-valuetext="{said}" data-ticks="{ticks}"></label>'
+        f'<output aria-live="polite">{said}</output>'
     )
 
 

@@ -146,6 +146,8 @@ def test_monte_carlo_uses_its_own_standard_error(ledger):
     for sign in (1, -1):
         with pytest.raises(CheckFailed):
             ledger.monte_carlo("eq-a", draws, exact + sign * 3.1 * error * torch.tensor([0, 1]), z=3.0, claim="beyond")
+    two = torch.tensor([0.0, 2.0], dtype=torch.float64).repeat(200)
+    ledger.monte_carlo("eq-a", two, 1 + 3 * two.std() / 20, z=3.0, claim="at the line")
     ledger.monte_carlo("eq-a", draws * 1e-9, mean, claim="tiny numbers keep their own scale")
     with pytest.raises(CheckFailed):
         ledger.monte_carlo("eq-a", draws * 1e-15, mean + 1e-15, claim="tiny errors too")
@@ -239,6 +241,7 @@ def test_report_is_a_table_with_links_and_data(ledger, tmp_path):
     ]
     ledger.save(tmp_path / "ledger.json")
     assert json.loads((tmp_path / "ledger.json").read_text("utf8")) == data
+    assert (tmp_path / "ledger.json").read_text("utf8").splitlines()[1] == ' "chapter": "03-elbo",'
 
 
 def test_a_report_keeps_what_it_saw(ledger):
@@ -315,6 +318,10 @@ def test_large_integers_are_compared_as_integers(ledger, make):
         ledger.close("eq-a", 2**53 + 1, float(2**53), atol=0, claim="an integer and a float")
     with pytest.raises(CheckFailed, match="diff"):
         ledger.close("eq-a", -(2**63), 2**63 - 1, atol=1, claim="the two ends")
+    for edge in (4001 * 3**32, 4001 * 2**32, 4001 * 10**9):  # Where their two parts change together.
+        ledger.close("eq-a", edge - 1, edge, atol=1, claim="one apart")
+        with pytest.raises(CheckFailed, match="diff"):
+            ledger.close("eq-a", edge - 1, edge, atol=0.5, claim="one apart")
 
 
 def test_numbers_of_python_are_not_rounded(ledger):

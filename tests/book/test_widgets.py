@@ -122,12 +122,21 @@ def test_words_cannot_break_out_of_the_page():
         ({"t": [1], "alt": "at {t.real}"}, "alt was a text with the fields"),
         ({"t": [1], "alt": " "}, "alt was ' '; it must be words"),
         ({"t": ["a"], "alt": "at {t:.1f}"}, "format code 'f'"),
+        ({"t": [1], "first": {"u": 1}}, r"first was \['u'\]; it must be a dictionary with keys among \['t'\]"),
+        ({"t": [1], "first": {"t": 2}}, r"first\['t'\] was 2; it must be one of \[1\]"),
         ({"t": [1], "interval": 0}, "interval was 0; it must be a positive number of milliseconds"),
     ],
 )
 def test_what_cannot_be_explored_is_refused(bad, words):
     with pytest.raises(ValueError, match=words):
         explore(draw, **{"alt": "gray", **bad})
+
+
+def test_a_figure_opens_where_it_says_most():
+    html = page(small(t=[0, 5, 10], u=[1, 2], first={"t": 5}))
+    assert [image["alt"] for image in html.find_all("img") if not image.has_attr("hidden")] == ["gray at 5 (u = 1)"]
+    assert [tag["value"] for tag in html.find_all("input")] == ["1", "0"]
+    assert [tag.text for tag in html.find_all("output")] == ["5", "1"]
 
 
 def test_forty_frames_are_allowed():

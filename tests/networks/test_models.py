@@ -274,3 +274,53 @@ def test_networks_compile_whole(name: str, monkeypatch: pytest.MonkeyPatch) -> N
     function = getattr(model, "elbo", model)
     compiled = torch.compile(function, fullgraph=True, backend="eager")
     torch.testing.assert_close(compiled(*inputs), function(*inputs))
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        {"name": "mlp", "sizes": [1, 1]},
+        {"name": "time_mlp", "dim": 1, "hidden": 1, "depth": 1},
+        {"name": "gaussian_encoder", "event": [1], "hidden": [1], "latent": 1, "levels": 2},
+        {"name": "decoder", "latent": 1, "hidden": [1], "event": [1], "likelihood": "binomial", "levels": 2},
+        {"name": "unet", "channels": 1, "size": 1, "patch": 1, "widths": [8], "blocks": 1},
+        {"name": "classifier", "channels": 1, "size": 2, "widths": [1], "features": 1, "classes": 1},
+        {"name": "conv_vae", "channels": 1, "size": 2, "latent": 1, "widths": [1], "likelihood": "bernoulli"},
+    ],
+    ids=lambda spec: spec["name"],
+)
+def test_the_smallest_of_each_kind_is_a_network(spec: dict) -> None:
+    assert all(p.isfinite().all() for p in build(spec).parameters())
+
+
+def test_each_half_of_a_code_has_its_own_output() -> None:
+    for encoder in (
+        build(spec_of("gaussian_encoder") | {"latent": 3}),
+        networks.ConvEncoder(1, 8, [4], 3),
+    ):
+        mean, log_var = encoder(torch.zeros(2, *encoder.event))
+        assert mean.shape == log_var.shape == (2, 3)
+
+
+def test_a_shared_spread_begins_at_one() -> None:
+    assert build(vae_spec("gaussian")).decoder.spread.item() == 0  # The logarithm of it.
+
+
+@pytest.mark.parametrize("likelihood", ["bernoulli", "binomial", "discretized_gaussian", "gaussian"])
+def test_the_encoder_reads_the_levels_of_the_likelihood(likelihood: str) -> None:
+    levels = levels_of(likelihood)
+    plain, convolutional = build(vae_spec(likelihood)), build(CONV_VAE | {"likelihood": likelihood, "levels": levels})
+    for model in (plain, convolutional):
+        assert model.encoder.levels == (2 if likelihood == "bernoulli" else levels)
+    numbers = convolutional.decoder(torch.zeros(3, 2))
+    assert [n.shape for n in numbers] == (1 + ("gaussian" in likelihood)) * [(3, 1, 8, 8)]
+
+
+def test_a_network_without_the_time_answers_for_time_zero() -> None:
+    x_t, t = torch.randn(3, 2, 8, 8, generator=rng.generator(5)), torch.tensor([1, 7, 20])
+    for spec in (spec_of("unet"), {"name": "time_mlp", "dim": 128, "hidden": 8}):
+        seeing, other = build(spec), build(spec | {"time_conditional": False})
+        for parameter in (*seeing.parameters(), *other.parameters()):
+            torch.nn.init.normal_(parameter, std=0.1, generator=rng.generator(parameter.numel()))
+        torch.testing.assert_close(other(x_t, t), seeing(x_t, torch.zeros(3, dtype=torch.int64)))
+        assert (other(x_t, t) - seeing(x_t, t)).abs().max() > 1e-3

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from dmlib import rng
+from dmlib import networks, rng
 from dmlib.networks import build
 from dmlib.networks.reduced import choose, precision
 from dmlib.networks.unet import GROUPS, Attention, ResidualBlock, UNet
@@ -211,3 +211,22 @@ def test_the_choice_of_precision(monkeypatch):
     words = "model was Linear; it must be one that holds a network of dmlib"
     with pytest.raises(ValueError, match=words), precision(nn.Linear(2, 2), torch.bfloat16):
         pass
+
+
+def test_convolutions_halve_the_side_once_for_each_width():
+    encoder, decoder = networks.ConvEncoder(2, 24, [4, 8, 6], 5), networks.ConvDecoder(3, 24, [4, 8, 6], 5, outputs=2)
+    shapes = [tuple(layer.weight.shape) for layer in encoder.layers if hasattr(layer, "weight")]
+    assert shapes == [(4, 2, 3, 3), (8, 4, 3, 3), (6, 8, 3, 3), (10, 6 * 3 * 3)]
+    shapes = [tuple(layer.weight.shape) for layer in decoder.layers if hasattr(layer, "weight")]
+    assert shapes == [(6 * 3 * 3, 5), (6, 8, 4, 4), (8, 4, 4, 4), (4, 6, 4, 4)]
+    assert [image.shape for image in decoder(noise(2, 5))] == 2 * [(2, 3, 24, 24)]
+    with pytest.raises(ValueError, match="size was 12; it must be a multiple of 8"):
+        networks.ConvEncoder(2, 12, [4, 8, 6], 5)
+
+
+def test_the_convolutional_encoder_puts_levels_on_minus_one_to_one():
+    by_levels, as_is = networks.ConvEncoder(1, 8, [4], 2, levels=17), networks.ConvEncoder(1, 8, [4], 2)
+    as_is.load_state_dict(by_levels.state_dict())
+    x = torch.randint(17, (5, 1, 8, 8), generator=rng.generator(3), dtype=torch.uint8)
+    for found, expected in zip(by_levels(x), as_is(x / 8 - 1)):
+        torch.testing.assert_close(found, expected)
