@@ -133,7 +133,9 @@ def run_tests(path: Path) -> bool:
     import pytest
 
     room = execute.ROOT / "tests" / path.parent.name
-    tests = sorted(room.glob(f"test_{path.stem}*.py")) or sorted(room.glob("test_*.py"), reverse=True)
+    tests = sorted(room.glob(f"test_{path.stem}*.py"))
+    if not tests or path.parent.name not in MATHEMATICS:
+        tests += sorted(set(room.glob("test_*.py")) - set(tests), key=lambda file: file.stat().st_size)
     quiet = ["-p", "no:cacheprovider", "-p", "no:nbval", "-W", "ignore::pytest.PytestAssertRewriteWarning"]
     return pytest.main(["-x", "-q", "-m", "not apart", *quiet, *map(str, tests)]) == 0
 
