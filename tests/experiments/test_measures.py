@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from dmlib.diffusion import schedule, variances
+from dmlib.diffusion import sampling, schedule, variances
 from dmlib.experiments import classifier, ddpm, measure, vae
 from dmlib.learning import checkpoints
 from dmlib.learning.training import TrainResult
@@ -139,3 +139,19 @@ def test_quality_compares_with_training_images_and_tells_precision_from_recall()
     images = measure.to_unit(measure.held_out(source, 200), 17)
     _, probs = measure.read(images, "digits")
     assert measure.quality([images], source)["unclear"][0] == (probs.amax(1) < 0.9).double().mean()
+
+
+def test_samples_take_as_many_steps_as_the_configuration_says(monkeypatch):
+    seen = []
+
+    def ddim(denoiser, s, x_T, *, times, **rest):
+        seen.append(times.tolist())
+        return real(denoiser, s, x_T, times=times, **rest)
+
+    real = sampling.ddim
+    monkeypatch.setattr(ddpm.sampling, "ddim", ddim)
+    for steps, times in ((2, [[4, 2, 0]]), (4, []), (None, [])):  # All steps are those of the ancestral sampler.
+        config = dataclasses.replace(DDPM, sets=1, samples=8, sampling_steps=steps)
+        ddpm.draw_samples(lambda x, t: 0.5 * x, S, config, (1, 8, 8))
+        assert seen == times
+        seen.clear()
