@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
-from dmlib.diffusion import sampling, schedule, variances
+from dmlib import metrics
+from dmlib.diffusion import bounds, sampling, schedule, variances
 from dmlib.experiments import classifier, ddpm, measure, vae
 from dmlib.learning import checkpoints
 from dmlib.learning.training import TrainResult
 from dmlib.networks import build
+from dmlib.probability import likelihoods
 
 S = schedule.linear(4, beta_1=1e-3, beta_T=0.4)
 DDPM = dataclasses.replace(
@@ -155,3 +159,32 @@ def test_samples_take_as_many_steps_as_the_configuration_says(monkeypatch):
         ddpm.draw_samples(lambda x, t: 0.5 * x, S, config, (1, 8, 8))
         assert seen == times
         seen.clear()
+
+
+def test_the_terms_of_a_bound_are_its_two_ends_and_its_steps(source):
+    def denoiser(x, t):
+        return 0.5 * x
+
+    chain = schedule.linear(4, beta_1=0.05, beta_T=0.3)  # Whose last state is far from noise.
+    found = ddpm.held_out_bound(denoiser, chain, DDPM, source)
+    assert len(found["terms"]) == 5
+    assert sum(found["terms"]) == pytest.approx(found["bits_per_dim"], abs=1e-3)
+    x_0 = likelihoods.to_unit(source.test, 17)
+    prior = bounds.prior_kl(chain, x_0).double()
+    assert found["terms"][-1] == pytest.approx(metrics.bits_per_dim(-prior, 64).mean().item(), abs=1e-4)
+    assert found["terms"][-1] > 0.1
+    ends = ddpm.one_pass(denoiser, chain, source.test, 17).ends
+    torch.testing.assert_close(ends[:, 1], -prior)
+    assert (ends[:, 0] < 0).all()
+
+
+@pytest.mark.parametrize("experiment", [ddpm, vae])
+def test_a_sheet_shows_the_first_samples_from_black_to_white(source, monkeypatch, tmp_path, experiment):
+    shades = torch.linspace(-1, 1, 80).view(80, 1, 1, 1).expand(80, 1, 8, 8)
+    monkeypatch.setattr(experiment, "draw_samples", lambda *args: [shades, -shades])
+    monkeypatch.setattr(experiment, "held_out_bound", lambda *args: {})
+    experiment.measured(nn.Identity(), DDPM if experiment is ddpm else vae.PRESETS["digits"], tmp_path)
+    sheet = np.array(Image.open(tmp_path / "samples.png"))
+    assert sheet.shape == (8 * 16, 8 * 16)
+    seen = sheet[::16, ::16].flatten() / 255 * 2 - 1
+    np.testing.assert_allclose(seen, shades[:64].flatten(1)[:, 0].numpy(), atol=1 / 255)
