@@ -9,8 +9,8 @@ document.addEventListener("DOMContentLoaded", () => {
   card.id = "eq-card";
   card.hidden = true;
   document.body.append(card);
-  let leaving = null, equations = null;
-  const hide = () => { card.hidden = true; };
+  let leaving = null, equations = null, tapped = null;
+  const hide = () => { card.hidden = true; tapped = null; };
   const leave = () => { leaving = setTimeout(hide, 250); };
   const read = () => equations ??= new Promise((done) => {
     const script = document.createElement("script");
@@ -37,6 +37,12 @@ document.addEventListener("DOMContentLoaded", () => {
     link.addEventListener("focus", () => show(link));
     link.addEventListener("mouseleave", leave);
     link.addEventListener("blur", hide);
+    link.addEventListener("click", (event) => {  // A first touch shows the equation, a second one leads to it.
+      if (event.pointerType !== "touch" || tapped === link) return;
+      event.preventDefault();
+      link.focus();
+      tapped = link;
+    });
   });
   card.addEventListener("mouseenter", () => clearTimeout(leaving));
   card.addEventListener("mouseleave", leave);

@@ -60,6 +60,19 @@ def test_hovering_or_focusing_a_reference_shows_its_equation(visit, served):
     assert (page.outside, page.errors) == ([], [])
 
 
+def test_a_first_touch_shows_the_equation_and_a_second_one_leads_to_it(visit):
+    page = visit("chapters/03-elbo", width=390, has_touch=True)
+    link = page.locator('article p:visible a.reference[href^="#equation-"]').first
+    link.scroll_into_view_if_needed()
+    before, at = page.url, link.get_attribute("href")
+    link.tap()
+    page.wait_for_selector(".eq-card math")
+    assert page.url == before
+    link.tap()
+    page.wait_for_url(f"**{at}")
+    assert page.errors == []
+
+
 def with_detours() -> str:
     return next(p for p in PAGES if 'class="fold detour"' in (HTML / f"{p}.html").read_text("utf8"))
 
