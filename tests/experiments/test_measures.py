@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from dmlib import metrics
+from dmlib import metrics, rng
 from dmlib.diffusion import bounds, sampling, schedule, variances
 from dmlib.experiments import classifier, ddpm, measure, vae
 from dmlib.learning import checkpoints
@@ -188,3 +188,28 @@ def test_a_sheet_shows_the_first_samples_from_black_to_white(source, monkeypatch
     assert sheet.shape == (8 * 16, 8 * 16)
     seen = sheet[::16, ::16].flatten() / 255 * 2 - 1
     np.testing.assert_allclose(seen, shades[:64].flatten(1)[:, 0].numpy(), atol=1 / 255)
+
+
+def test_numbers_of_a_record_are_short():
+    assert measure.plain(torch.tensor([0.1234567, 2.0])) == [0.12346, 2.0]
+    config, model = vae.PRESETS["digits"], nn.Linear(2, 3)
+    found = measure.conclude(config, TrainResult(model, model, {}, 1.23456), {"bits": []}, {})
+    assert (found["duration"], found["parameters"], found["bits"]) == (1.235, 9, [])
+
+
+def test_the_network_and_the_loss_of_a_vae():
+    mnist = dataclasses.replace(vae.PRESETS["mnist"], widths=(1,), latent=2)
+    spec = vae.network(mnist, (3, 20, 28), 256)
+    assert (spec["name"], spec["channels"], spec["size"], spec["widths"]) == ("conv_vae", 3, 28, (1,))
+    model = build(vae.network(dataclasses.replace(vae.PRESETS["digits"], widths=(1,)), (1, 8, 8), 17))
+    (noise,) = model.draw(flat(3), generator=rng.generator(0))
+    torch.testing.assert_close(vae.objective(model).loss(model, flat(3), noise), -model.elbo(flat(3), noise))
+
+
+def test_the_ends_of_what_a_ddpm_may_be_asked():
+    for steps in (1, 4, None):
+        asked = dataclasses.replace(DDPM, bound_steps=steps, sampling_steps=steps)
+        assert asked.bound_steps == steps
+    for name, value in (("bound_steps", 0), ("sampling_steps", 5), ("beta_1", 0.0), ("beta_T", 1.0)):
+        with pytest.raises(ValueError, match=rf"^{name} was {value}; it must be (None or in 1\.\.4|in \(0, 1\))"):
+            dataclasses.replace(DDPM, **{name: value})
