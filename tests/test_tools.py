@@ -138,6 +138,7 @@ def test_a_python_that_will_not_do_is_named(tmp_path, fails, message):
     assert not (tmp_path / "env").exists()
 
 
+@pytest.mark.house
 def test_a_failed_installation_leaves_nothing_behind(tmp_path):
     done = environment(tmp_path, NEED_MB="0")
     assert done.returncode != 0

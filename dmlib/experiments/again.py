@@ -22,7 +22,8 @@ def again(name: str) -> None:
     old, experiment = recorded.record(name), EXPERIMENTS[name.split("-")[0]]
     preset = experiment.PRESETS[card["data"]]
     free = {f.name for f in dataclasses.fields(preset) if f.metadata.get("free")}
-    config = dataclasses.replace(preset, **{key: old.config[key] for key in old.config.keys() - free})
+    kept = {key: old.config[key] for key in old.config.keys() - free}
+    config = dataclasses.replace(preset, **{k: tuple(v) if isinstance(v, list) else v for k, v in kept.items()})
     with checkpoints.replacing(recorded.RECORDS / name) as fresh:
         found = experiment.measured(model, config, fresh)
         found |= {"parameters": sum(weights.numel() for weights in model.parameters())}

@@ -183,7 +183,9 @@ def test_a_sheet_shows_the_first_samples_from_black_to_white(source, monkeypatch
     shades = torch.linspace(-1, 1, 80).view(80, 1, 1, 1).expand(80, 1, 8, 8)
     monkeypatch.setattr(experiment, "draw_samples", lambda *args: [shades, -shades])
     monkeypatch.setattr(experiment, "held_out_bound", lambda *args: {})
-    experiment.measured(nn.Identity(), DDPM if experiment is ddpm else vae.PRESETS["digits"], tmp_path)
+    config = DDPM if experiment is ddpm else vae.PRESETS["digits"]
+    model = nn.Identity() if experiment is ddpm else build(vae.network(config, (1, 8, 8), 17))
+    experiment.measured(model, config, tmp_path)
     sheet = np.array(Image.open(tmp_path / "samples.png"))
     assert sheet.shape == (8 * 16, 8 * 16)
     seen = sheet[::16, ::16].flatten() / 255 * 2 - 1
