@@ -39,7 +39,7 @@ lint: env
 	$(BIN)/codespell
 
 unit: env
-	$(PY) -m pytest tests -m "not built and not house" $(COUNTED) -n 2 $(SHAPES)
+	$(PY) -m pytest tests -m "not built and not house" $(COUNTED) -p no:nbval -n 2 --dist worksteal $(SHAPES)
 
 house: env  ## the tests of CI itself: a book with one chapter, broken in every way
 	$(PY) -m pytest tests -m house $(COUNTED) -n 2
