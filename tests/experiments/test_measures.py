@@ -12,7 +12,7 @@ from torch import nn
 
 from dmlib import metrics, rng
 from dmlib.diffusion import bounds, sampling, schedule, variances
-from dmlib.experiments import classifier, ddpm, measure, vae
+from dmlib.experiments import classifier, command, ddpm, measure, vae
 from dmlib.learning import checkpoints
 from dmlib.learning.training import TrainResult
 from dmlib.networks import build
@@ -215,3 +215,45 @@ def test_the_ends_of_what_a_ddpm_may_be_asked():
     for name, value in (("bound_steps", 0), ("sampling_steps", 5), ("beta_1", 0.0), ("beta_T", 1.0)):
         with pytest.raises(ValueError, match=rf"^{name} was {value}; it must be (None or in 1\.\.4|in \(0, 1\))"):
             dataclasses.replace(DDPM, **{name: value})
+
+
+def test_every_stream_has_its_name_so_that_a_record_can_be_made_again(source, monkeypatch):
+    names, real = [], rng.generator
+    monkeypatch.setattr(rng, "generator", lambda *path, device="cpu": names.append(path) or real(*path, device=device))
+
+    def asked(act) -> list:
+        names.clear()
+        act()
+        return list(names)
+
+    model = build(vae.network(vae.PRESETS["digits"], (1, 8, 8), 17))
+    config = dataclasses.replace(vae.PRESETS["digits"], sets=2, samples=8)
+    assert asked(lambda: measure.held_out(source, 3)) == [(0, 4)]
+    assert asked(lambda: ddpm.draw_samples(lambda x, t: x, S, DDPM, (1, 2, 2))) == [(0, 1, 0), (1, 1, 0)]
+    assert asked(lambda: ddpm._noise(flat(1).float(), 3, 5)) == [(0, 2, 3, 5)]
+    assert asked(lambda: vae.held_out_bound(model, flat(8))) == [(0, 2, 0)]
+    assert asked(lambda: vae.draw_samples(model, config, 17)) == [(0, 1), (1, 1)]
+
+
+def test_the_noise_of_the_ceiling_and_the_line_of_what_is_clear(monkeypatch):
+    names, real = [], rng.generator
+    monkeypatch.setattr(rng, "generator", lambda *path, device="cpu": names.append(path) or real(*path, device=device))
+    digits = measure.source("digits")
+    measure.quality([measure.to_unit(digits.test[:20], 17)], digits)
+    assert [name for name in names if len(name) > 1] == [(0, 3), (0, 4)]  # (0,) makes the classifier.
+    assert measure._unclear(torch.tensor([[0.9, 0.1], [0.5, 0.5]], dtype=torch.float64)) == 0.5
+
+
+def test_what_is_written_is_laid_out_and_cut_to_black_and_white(tmp_path):
+    command.write(tmp_path / "a.json", {"a": [1, 2], "b": {"c": 3}})
+    assert (tmp_path / "a.json").read_text("utf8") == '{\n "a": [ 1, 2 ],\n "b": {\n  "c": 3\n }\n}\n'
+    command.picture(tmp_path / "a.png", torch.tensor([-0.5, 0.0, 1.0, 1.5]).view(4, 1, 1, 1), columns=4, scale=1)
+    assert np.array(Image.open(tmp_path / "a.png")).tolist() == [[0, 0, 255, 255]]
+
+
+def test_a_process_that_does_not_speak_runs_and_writes_nothing(tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(command.processes, "is_first", lambda: False)
+    command._record(vae.PRESETS["digits"], lambda *args: seen.append(args), tmp_path / "runs")
+    assert seen == [(vae.PRESETS["digits"], tmp_path / "runs")]
+    assert not (tmp_path / "runs").exists()

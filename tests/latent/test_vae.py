@@ -389,3 +389,13 @@ def test_a_sharp_encoder_has_a_finite_bound_and_slope(log_var: float, estimator:
 def test_noise_on_another_device_is_named() -> None:
     with pytest.raises(ValueError, match=r"the device of noise was meta; it must be cpu, that of the encoder's mean"):
         linear_vae().elbo(X, torch.zeros(1, B, K, dtype=torch.float64, device="meta"))
+
+
+def test_the_width_of_the_codes_is_kept_without_any_code() -> None:
+    said = nn.Linear(3, 4)
+    said.latent_dim = 2
+    assert VAE(said, said, likelihoods.gaussian)._no_codes.shape == (0, 2)
+    unsaid = linear_vae()
+    assert unsaid._no_codes is None
+    unsaid.q(X)
+    assert unsaid._no_codes.shape == (0, K)
