@@ -65,8 +65,7 @@ def visit(browser, served):
         inside = (HTML.as_uri(), served, "data:", "blob:")
         page.route(lambda url: not url.startswith(inside), lambda route: route.abort())
         page.on("request", lambda r: r.url.startswith(inside) or page.outside.append(r.url))
-        left = "net::ERR_ABORTED"  # By who leaves the page before all of it is there.
-        page.on("requestfailed", lambda r: r.failure == left or page.errors.append(f"failed: {r.url} {r.failure}"))
+        page.on("requestfailed", lambda r: page.errors.append(f"failed: {r.url} {r.failure}"))
         page.on("pageerror", lambda e: page.errors.append(str(e)))
         page.on("console", lambda m: m.type == "error" and page.errors.append(f"{m.text} {m.location}"))
         page.goto(f"{base}/{name}.html{at}")

@@ -35,7 +35,8 @@ def test_search_finds_places_from_a_file(visit, asked, first, title):
     assert page.locator("#search-results li p mark").count() > 0 or asked[0] == "("
     link.click()
     page.wait_for_function("Math.abs(document.querySelector(':target')?.getBoundingClientRect().top) < 300")
-    assert page.errors == []
+    left = "net::ERR_ABORTED"  # What had not come yet when the click left the page of results.
+    assert [error for error in page.errors if not error.endswith(left)] == []
     assert page.outside == []
 
 

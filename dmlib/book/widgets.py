@@ -48,7 +48,7 @@ def explore(
     With panels = (rows, columns), `draw` gets an array of matplotlib axes. At most 40 frames in all.
     `first` says where sliders stand when the page opens; the others stand at their first value.
     """
-    return Explorer(draw, alt, figsize, panels, interval, first or {}, axes)
+    return Explorer(draw, alt, figsize, panels, interval, {} if first is None else first, axes)
 
 
 class Explorer:
@@ -64,7 +64,8 @@ class Explorer:
             require(len(values) > 0, f"the axis {name}", "empty", "a sequence of values")
         count = math.prod(map(len, self.axes.values()))
         require(count <= MAX_FRAMES, "the number of frames", count, f"at most {MAX_FRAMES}")
-        require(set(first) <= set(axes), "first", sorted(first), f"a dictionary with keys among {sorted(axes)}")
+        ok = isinstance(first, dict) and first.keys() <= axes.keys()
+        require(ok, "first", repr(first), f"a dictionary with keys among {sorted(axes)}")
         for name, value in first.items():
             require(value in self.axes[name], f"first[{name!r}]", value, f"one of {self.axes[name]}")
         self.first = {name: values[0] for name, values in self.axes.items()} | first
