@@ -39,10 +39,10 @@ lint: env
 	$(BIN)/codespell
 
 unit: env
-	$(PY) -m pytest tests -m "not built and not house" $(COUNTED) -p no:nbval -n 2 --dist worksteal $(SHAPES)
+	$(PY) -m pytest tests -m "not built and not house and not apart" $(COUNTED) -p no:nbval -n 2 --dist worksteal $(SHAPES)
 
-house: env  ## the tests of CI itself: a book with one chapter, broken in every way
-	$(PY) -m pytest tests -m house $(COUNTED) -n 2
+house: env  ## the tests of CI itself, on a book with one chapter, and those of processes that are killed
+	$(PY) -m pytest tests -m "house or apart" $(COUNTED) -n 2 $(SHAPES)
 
 notebooks: env
 	DMLIB_STATIC=1 $(PY) -m pytest $(NBVAL) -n 2 --dist loadfile $(CHAPTERS)

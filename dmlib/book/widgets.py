@@ -64,8 +64,7 @@ class Explorer:
             require(len(values) > 0, f"the axis {name}", "empty", "a sequence of values")
         count = math.prod(map(len, self.axes.values()))
         require(count <= MAX_FRAMES, "the number of frames", count, f"at most {MAX_FRAMES}")
-        ok = isinstance(first, dict) and first.keys() <= axes.keys()
-        require(ok, "first", repr(first), f"a dictionary with keys among {sorted(axes)}")
+        require(set(first) <= set(axes), "first", repr(first), f"a dictionary with keys among {sorted(axes)}")
         for name, value in first.items():
             require(value in self.axes[name], f"first[{name!r}]", value, f"one of {self.axes[name]}")
         self.first = {name: values[0] for name, values in self.axes.items()} | first
