@@ -197,8 +197,9 @@ def write(path: Path, content: dict[str, Any]) -> None:
 
 
 def picture(path: Path, images: Tensor, columns: int = 8, scale: int = 2) -> None:
-    """Write gray images [N, 1, H, W], from 0 black to 1 white, as one PNG with `columns` to a row."""
-    rows = images[: len(images) // columns * columns].unflatten(0, (-1, columns)).squeeze(2)
+    """Write the first columns^2 gray images [N, 1, H, W], -1 black to 1 white, as one PNG in full rows."""
+    count = min(len(images), columns**2) // columns * columns
+    rows = images[:count].unflatten(0, (-1, columns)).squeeze(2)
     sheet = rows.permute(0, 2, 1, 3).flatten(0, 1).flatten(1)  # [rows H, columns W]
-    pixels = (sheet.clamp(0, 1) * 255).round().to(torch.uint8).numpy()
+    pixels = ((sheet.clamp(-1, 1) + 1) / 2 * 255).round().to(torch.uint8).numpy()
     Image.fromarray(pixels.repeat(scale, 0).repeat(scale, 1)).save(path)

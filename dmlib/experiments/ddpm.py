@@ -189,7 +189,7 @@ def measured(network: nn.Module, config: DDPMConfig, folder: Path) -> dict[str, 
     source, s = measure.source(config.data), schedule.build(noise(config))
     denoiser = parameterization.clamped(parameterization.as_denoiser(network, s, config.kind))
     sets = draw_samples(denoiser, s, config, tuple(source.test.shape[1:]))
-    command.picture(folder / "samples.png", (sets[0][:64].cpu() + 1) / 2)
+    command.picture(folder / "samples.png", sets[0].cpu())
     return held_out_bound(denoiser, s, config, source) | measure.quality(sets, source)
 
 

@@ -70,14 +70,15 @@ def quality(sets: list[Tensor], source: Source) -> dict[str, Any]:
     noise = torch.randint(source.levels, (count, *source.test.shape[1:]), generator=rng.generator(0, 3))
     test, test_probs = read(unit(held_out(source, count)), source.name)
     drawn = [read(unit(to_levels(images.cpu(), source.levels)), source.name) for images in sets]
+    away = functools.partial(metrics.frechet, train)
     shares = [metrics.precision_recall(train[:count], features) for features, _ in drawn]
     pooled, probs = (torch.cat(parts) for parts in zip(*drawn))
     return {
         "samples": count,
-        "frechet": [metrics.frechet(features, train).item() for features, _ in drawn],
-        "frechet_pooled": metrics.frechet(pooled, train).item(),
-        "frechet_floor": metrics.frechet(test, train).item(),
-        "frechet_ceiling": metrics.frechet(read(unit(noise), source.name)[0], train).item(),
+        "frechet": [away(features).item() for features, _ in drawn],
+        "frechet_pooled": away(pooled).item(),
+        "frechet_floor": away(test).item(),
+        "frechet_ceiling": away(read(unit(noise), source.name)[0]).item(),
         "precision": [float(precision) for precision, _ in shares],
         "recall": [float(recall) for _, recall in shares],
         "unclear": [_unclear(probs) for _, probs in drawn],

@@ -99,7 +99,7 @@ def measured(model: VAE, config: VAEConfig, folder: Path) -> dict[str, Any]:
     """The bound and the samples of a trained model; writes samples.png."""
     source, device = measure.source(config.data), processes.available(config.device)
     sets = draw_samples(model, config, source.levels)
-    command.picture(folder / "samples.png", (sets[0][:64].cpu() + 1) / 2)
+    command.picture(folder / "samples.png", sets[0].cpu())
     return held_out_bound(model, source.test.to(device)) | measure.quality(sets, source)
 
 

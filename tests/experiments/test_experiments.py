@@ -562,7 +562,7 @@ def test_samples_of_an_exact_denoiser_are_the_data():
 
 
 def test_a_picture_has_its_images_in_reading_order(tmp_path):
-    images = torch.arange(4.0).view(4, 1, 1, 1).expand(4, 1, 2, 3) / 3
+    images = torch.arange(5.0).view(5, 1, 1, 1).expand(5, 1, 2, 3) / 3 * 2 - 1
     command.picture(tmp_path / "a.png", images, columns=2, scale=2)
     pixels = np.asarray(Image.open(tmp_path / "a.png"))
     assert pixels.shape == (8, 12)

@@ -247,7 +247,7 @@ def test_the_noise_of_the_ceiling_and_the_line_of_what_is_clear(monkeypatch):
 def test_what_is_written_is_laid_out_and_cut_to_black_and_white(tmp_path):
     command.write(tmp_path / "a.json", {"a": [1, 2], "b": {"c": 3}})
     assert (tmp_path / "a.json").read_text("utf8") == '{\n "a": [ 1, 2 ],\n "b": {\n  "c": 3\n }\n}\n'
-    command.picture(tmp_path / "a.png", torch.tensor([-0.5, 0.0, 1.0, 1.5]).view(4, 1, 1, 1), columns=4, scale=1)
+    command.picture(tmp_path / "a.png", torch.tensor([-2.0, -1.0, 1.0, 2.0]).view(4, 1, 1, 1), columns=4, scale=1)
     assert np.array(Image.open(tmp_path / "a.png")).tolist() == [[0, 0, 255, 255]]
 
 
