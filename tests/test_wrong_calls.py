@@ -15,6 +15,7 @@ from torch import Tensor
 from dmlib import metrics, networks, rng
 from dmlib.data import toys
 from dmlib.diffusion import bounds, forward, parameterization, sampling, schedule, variances
+from dmlib.latent import autoencoders
 from dmlib.probability import elbo, gaussian, likelihoods, linear_gaussian, mixture, multivariate
 
 NOISE = schedule.linear(6, 0.05, 0.5)
@@ -22,6 +23,7 @@ X, T = torch.linspace(-1, 1, 12).view(4, 3), torch.tensor([1, 2, 3, 6])
 V, LEVELS, IMAGES = X**2 + 0.5, torch.arange(12).view(4, 3) % 4, torch.zeros(4, 1, 8, 8)
 P = gaussian.Gaussian(X, V)
 LINEAR = linear_gaussian.LinearGaussian(X[:3, :2], X[0], torch.tensor(0.5))
+PAIR = parameterization.SignalNoise(V[:, 0], V[:, 1])
 MIXTURE, MVN = mixture.empirical(X), multivariate.MVN(X[0], torch.eye(3))
 MLP, VAE = networks.MLP([3, 5, 2]), networks.vae([3], 2, [4], "gaussian")
 UNET, TIME_MLP = networks.UNet(1, 8, 2, [8]), networks.TimeMLP(3, 8, 1)
@@ -57,6 +59,11 @@ CALLS: dict[str, tuple[Callable, dict[str, object]]] = {  # each with arguments 
     "vae draw": (VAE.draw, {"x": X, "generator": DRAWS, "samples": 2}),
     "vae elbo": (VAE.elbo, {"x": X, "noise": torch.zeros(1, 4, 2), "estimator": "a"}),
     "vae sample": (VAE.sample, {"n": 2, "generator": DRAWS}),
+    "squared_error": (autoencoders.squared_error, {"x_hat": X, "x": X}),
+    "corrupt": (autoencoders.corrupt, {"x": X, "noise_std": 0.5, "generator": DRAWS}),
+    "kl_sparsity": (autoencoders.kl_sparsity, {"h": V / 2, "rho": 0.1}),
+    "top_k": (autoencoders.top_k, {"z": X, "k": 2}),
+    "contractive": (autoencoders.contractive_penalty, {"encoder": MLP, "x": X}),
     "q_transition": (forward.q_transition, {"schedule": NOISE, "x_s": X, "s": T - 1, "t": T}),
     "q_sample": (forward.q_sample, {"schedule": NOISE, "x_0": X, "t": T, "noise": X}),
     "reverse_step": (bounds.reverse_step, {"schedule": NOISE, "x_0_hat": X, "x_t": X, "t": T, "variance": "beta"}),
@@ -70,6 +77,10 @@ CALLS: dict[str, tuple[Callable, dict[str, object]]] = {  # each with arguments 
         parameterization.target,
         {"kind": "mean", "x_0": X, "noise": X, "alpha_bar_t": 0.5, "alpha_bar_s": 0.7},
     ),
+    "SignalNoise": (parameterization.SignalNoise, {"signal": V[:, 0], "noise": V[:, 1]}),
+    "pair state": (PAIR.state, {"x_0": X, "eps": X}),
+    "pair target": (PAIR.target, {"kind": "v", "x_0": X, "eps": X}),
+    "pair convert": (PAIR.convert, {"pred": X, "x": X, "src": "v", "dst": "score"}),
     "simple_loss": (
         bounds.simple_loss,
         {"network": denoise, "x_0": X, "t": T, "noise": X, "schedule": NOISE, "kind": "v"},
@@ -77,6 +88,12 @@ CALLS: dict[str, tuple[Callable, dict[str, object]]] = {  # each with arguments 
     "ddim": (
         sampling.ddim,
         {"denoiser": denoise, "schedule": NOISE, "x_T": X, "times": [6, 3, 0], "eta": 0.5, "generator": DRAWS},
+    ),
+    "heun": (sampling.heun, {"denoiser": denoise, "schedule": NOISE, "x_T": X, "times": [6, 3, 0]}),
+    "ddim_inverse": (sampling.ddim_inverse, {"denoiser": denoise, "schedule": NOISE, "x_0": X, "times": [0, 3, 6]}),
+    "optimal_variance": (
+        bounds.optimal_variance,
+        {"denoiser": denoise, "schedule": NOISE, "data": X, "generator": DRAWS},
     ),
     "linear": (schedule.linear, {"T": 6, "beta_1": 0.1, "beta_T": 0.2}),
     "cosine": (schedule.cosine, {"T": 6, "s": 0.1, "max_beta": 0.9}),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import functools
+import gc
 import hashlib
 import json
 import os
@@ -112,6 +113,7 @@ def execute(path: Path, root: Path = ROOT) -> float:
     book = nbformat.read(path, 4)
     notebook.run(book, path.stem, path.parent, timeout=CELL_TIMEOUT)
     seconds = time.perf_counter() - start
+    gc.collect()  # A kernel's client that is collected while Python 3.11 parses a module breaks its parser.
     keep(path, [cell.outputs for cell in book.cells if cell.cell_type == "code"], seconds, root)
     return seconds
 

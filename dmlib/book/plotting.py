@@ -135,6 +135,51 @@ def annotate(ax: Axes, text: str, xy: Any, xytext: Any, *, color: str = EXACT) -
     return ax
 
 
+def quarter_circle(ax: Axes, angle: float, *, colors: Sequence[str] = (DATA, FORWARD, EXACT, MODEL)) -> Axes:
+    """Noising as a turn by `angle`, in radians, from x_0 to the noise: the state x_t, and its velocity as tangent.
+
+    The colors are those of x_0, noise, state and velocity.
+    """
+    c, s = np.cos(angle), np.sin(angle)
+    arc = np.linspace(0, np.pi / 2, 100)
+    curve(ax, np.cos(arc), np.sin(arc), color=GRAY)
+    arrows = {
+        "$x_0$": ((0, 0), (1, 0), (1.04, -0.03)),
+        r"$\epsilon$": ((0, 0), (0, 1), (-0.12, 1.0)),
+        "$x_t$": ((0, 0), (c, s), (1.06 * c, 1.06 * s - 0.04)),
+        "$v$": ((c, s), (c - s, s + c), (c - 1.1 * s, s + 1.1 * c)),
+    }
+    for color, (name, (start, end, at)) in zip(colors, arrows.items(), strict=True):
+        ax.annotate("", end, start, arrowprops={"arrowstyle": "-|>", "color": color, "linewidth": 1.8})
+        ax.text(*at, name, color=color, fontsize=13)
+    ax.plot([c, c, 0], [0, s, s], "--", color=GRAY, linewidth=0.9)
+    small = arc[arc <= angle]
+    ax.plot(0.25 * np.cos(small), 0.25 * np.sin(small), color=EXACT, linewidth=1)
+    ax.text(0.4 * np.cos(angle / 2) - 0.05, 0.4 * np.sin(angle / 2) - 0.06, r"$\varphi_t$")
+    ax.set(xlim=(-1.2, 1.35), ylim=(-0.15, 1.6), aspect="equal")
+    ax.axis("off")
+    return ax
+
+
+def chain(ax: Axes, nodes: Sequence[tuple[str, str]], arrows: Sequence[tuple[int, int, float | int, str, str]]) -> Axes:
+    """States as circles at x = 0, 1, .. and arrows between them, without axes.
+
+    A node is (name, color); an arrow is (tail, head, height, color, words), its words above it or, for a negative
+    height, below.
+    """
+    for x, (name, color) in enumerate(nodes):
+        ax.plot([x], [0], "o", markersize=34, markerfacecolor="white", markeredgecolor=color, markeredgewidth=1.6)
+        ax.text(x, 0, name, ha="center", va="center", fontsize=13)
+    for tail, head, y, color, words in arrows:
+        way = 0.24 if head > tail else -0.24
+        style = {"arrowstyle": "-|>", "color": color, "linewidth": 2.2}
+        ax.annotate("", (head - way, y), (tail + way, y), arrowprops=style)
+        ax.text((head + tail) / 2, 0.3 if y >= 0 else -0.3, words, color=color, ha="center", va="center", fontsize=11)
+    ax.set(xlim=(-0.35, len(nodes) - 0.65), ylim=(-0.6, 0.6))
+    ax.axis("off")
+    return ax
+
+
 def _numpy(x: Any) -> np.ndarray:
     return x.detach().cpu().numpy() if isinstance(x, torch.Tensor) else np.asarray(x)
 

@@ -26,6 +26,7 @@ from dmlib.diffusion.contracts import Decoder, called, decoded, require_model, r
 from dmlib.diffusion.forward import q_marginal, q_posterior, q_sample, q_transition
 from dmlib.diffusion.parameterization import Network, elbo_weight, scheduled_target
 from dmlib.diffusion.schedule import NoiseSchedule, require_schedule
+from dmlib.diffusion.variances import optimal_variance as optimal_variance
 from dmlib.probability import gaussian, likelihoods
 from dmlib.probability.elbo import ElboTerms
 from dmlib.probability.gaussian import Gaussian
@@ -199,7 +200,8 @@ def elbo_loss(
 ) -> Float[Tensor, " B"]:
     """The negative bound, estimated without bias from the one term of time t: T times it, plus the prior's.
 
-    For t uniform on 1..T; the term of t = 1 is the negative reconstruction. Eq. [eq-one-term-loss], [eq-elbo-weight].
+    For t uniform on 1..T; the term of t = 1 is the negative reconstruction.
+    Eq. [eq-one-term-loss], [eq-predict-weights].
     """
     require_model(denoiser, schedule, decoder)
     x_t = q_sample(schedule, x_0, t, noise)

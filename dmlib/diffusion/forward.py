@@ -12,7 +12,7 @@ from dmlib.probability.gaussian import Gaussian
 def q_transition(schedule: NoiseSchedule, x_s: Tensor, s: Tensor, t: Tensor) -> Gaussian:
     """The distribution of x_t given x_s, for times 0 <= s < t <= T.
 
-    Eq. [eq-forward-transition].
+    Eq. [eq-noising-between].
     """
     require_schedule(schedule)
     require_float(x_s, "x_s")
@@ -25,7 +25,7 @@ def q_transition(schedule: NoiseSchedule, x_s: Tensor, s: Tensor, t: Tensor) -> 
 def q_marginal(schedule: NoiseSchedule, x_0: Tensor, t: Tensor) -> Gaussian:
     """The distribution of x_t given the data x_0, for times t in 1..T.
 
-    Eq. [eq-marginal].
+    Eq. [eq-noising-marginal].
     """
     require_schedule(schedule)
     require_float(x_0, "x_0")
@@ -38,7 +38,7 @@ def q_marginal(schedule: NoiseSchedule, x_0: Tensor, t: Tensor) -> Gaussian:
 def q_sample(schedule: NoiseSchedule, x_0: Tensor, t: Tensor, noise: Tensor) -> Float[Tensor, "B *event"]:
     """The x_t that standard normal noise makes of x_0, for times t in 1..T.
 
-    Distributed as `q_marginal` and a smooth function of x_0. Eq. [eq-marginal], [eq-reparameterize].
+    Distributed as `q_marginal` and a smooth function of x_0. Eq. [eq-noising-marginal], [eq-reparameterize].
     """
     require_schedule(schedule)
     require_float(x_0, "x_0")

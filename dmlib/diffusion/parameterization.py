@@ -3,19 +3,22 @@
 At a known x_t they are five names of one quantity: each is a combination of x_0 and of the cumulative noise in
 x_t = sqrt(alpha_bar_t) x_0 + sqrt(1 - alpha_bar_t) noise. Coefficients are computed in float64 and rounded once.
 "mean", the mean of x_s given x_t and x_0, belongs to a step: it alone reads alpha_bar_s, the others ignore it.
+`SignalNoise` does the same for any two scales of x_0 and noise, whose squares need not add up to one.
 """
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Literal, NamedTuple
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 
 from dmlib import checks
-from dmlib.checks import Float, Tensor, pad_to, require, require_all, require_float, require_like
+from dmlib.checks import Float, Tensor, require, require_all, require_float, require_like
 from dmlib.diffusion.contracts import require_prediction
+from dmlib.diffusion.kinds import FORMS, Time, beside, conversion, mixing, require_defined
 from dmlib.diffusion.schedule import NoiseSchedule, require_schedule
 from dmlib.probability.mixture import Denoiser
 
@@ -29,7 +32,7 @@ def to_x_0(
 ) -> Float[Tensor, "B *event"]:
     """The x_0 that a prediction `pred` of this kind claims at x_t.
 
-    Raises where it claims none: eps and score at alpha_bar_t = 0. Eq. [eq-eps-to-x0], [eq-velocity], [eq-score-noise].
+    Raises where it claims none: eps and score at alpha_bar_t = 0. Eq. [eq-predict-line], [eq-predict-convert].
     """
     return convert(pred, x_t, alpha_bar_t, src=kind, dst="x_0", alpha_bar_s=alpha_bar_s)
 
@@ -40,7 +43,7 @@ def from_x_0(
     """What a network of this kind predicts at x_t when it takes `x_0` for the data.
 
     Raises where that is undefined: all kinds but x_0 at alpha_bar_t = 1, where x_t holds no noise.
-    Eq. [eq-eps-to-x0], [eq-velocity], [eq-score-noise].
+    Eq. [eq-predict-line], [eq-predict-convert].
     """
     return convert(x_0, x_t, alpha_bar_t, src="x_0", dst=kind, alpha_bar_s=alpha_bar_s)
 
@@ -50,13 +53,13 @@ def convert(
 ) -> Float[Tensor, "B *event"]:
     """A prediction of kind `src` at x_t, said as one of kind `dst`.
 
-    Raises where x_t and `src` leave `dst` open. Eq. [eq-eps-to-x0], [eq-velocity], [eq-score-noise].
+    Raises where x_t and `src` leave `dst` open. Eq. [eq-predict-line], [eq-predict-convert].
     """
     require_float(x_t, "x_t")
     require_like(pred, "pred", x_t, "x_t")
     time = _time((src, dst), alpha_bar_t, alpha_bar_s, len(x_t) if x_t.dim() else None)
-    of_pred, of_x_t = (_beside(c, x_t) for c in _conversion(src, dst, time))
-    _require_defined(of_pred, of_x_t, "alpha_bar_t", time.alpha_bar_t, f"such that {src} at x_t determines {dst}")
+    of_pred, of_x_t = (beside(c, x_t) for c in conversion(src, dst, time))
+    require_defined(of_pred, of_x_t, "alpha_bar_t", time.alpha_bar_t, f"such that {src} at x_t determines {dst}")
     return of_pred * pred + of_x_t * x_t
 
 
@@ -65,13 +68,13 @@ def target(
 ) -> Float[Tensor, "B *event"]:
     """What a network of this kind should predict at the x_t made of x_0 and `noise`.
 
-    Raises where it is undefined: score and mean at alpha_bar_t = 1. Eq. [eq-velocity], [eq-score-noise].
+    Raises where it is undefined: score and mean at alpha_bar_t = 1. Eq. [eq-predict-rotation], [eq-predict-score].
     """
     require_float(x_0, "x_0")
     require_like(noise, "noise", x_0, "x_0")
     time = _time((kind,), alpha_bar_t, alpha_bar_s, len(x_0) if x_0.dim() else None)
-    of_x_0, of_noise = (_beside(c, x_0) for c in _mixing(kind, time))
-    _require_defined(of_x_0, of_noise, "alpha_bar_t", time.alpha_bar_t, f"less than 1 for {kind}")
+    of_x_0, of_noise = (beside(c, x_0) for c in mixing(kind, time))
+    require_defined(of_x_0, of_noise, "alpha_bar_t", time.alpha_bar_t, f"less than 1 for {kind}")
     return of_x_0 * x_0 + of_noise * noise
 
 
@@ -79,12 +82,12 @@ def scheduled_target(
     kind: str, schedule: NoiseSchedule, x_0: Tensor, t: Tensor, noise: Tensor
 ) -> Float[Tensor, "B *event"]:
     """The `target` at times t in 1..T of a schedule; of kind "mean" for the step to t - 1."""
-    tables = _mixing(kind, _times((kind,), schedule))
+    tables = mixing(kind, _times((kind,), schedule))
     require_float(x_0, "x_0")
     require_like(noise, "noise", x_0, "x_0")
     schedule.check(t, x_0)
     of_x_0, of_noise = (schedule.at(table, t, x_0) for table in tables)
-    _require_defined(of_x_0, of_noise, "t", t, f"where {kind} is defined")
+    require_defined(of_x_0, of_noise, "t", t, f"where {kind} is defined")
     return of_x_0 * x_0 + of_noise * noise
 
 
@@ -93,12 +96,12 @@ def elbo_weight(kind: str, alpha_bar_t: AlphaBar, alpha_bar_s: AlphaBar) -> Floa
 
     For the reverse step from t to s with the posterior variance; [B], or () for two numbers.
     Raises at alpha_bar_s = 1, where the reconstruction stands in the bound, and at alpha_bar_t = 0 for eps and score,
-    whose error there says nothing of x_0. Eq. [eq-elbo-weight], [eq-kl-snr-form].
+    whose error there says nothing of x_0. Eq. [eq-predict-weights], [eq-kl-snr-form].
     """
     time = _time((kind,), alpha_bar_t, alpha_bar_s, None, step=True)
     require_all(time.alpha_bar_s < 1, "alpha_bar_s", time.alpha_bar_s, "less than 1: step 1 is the reconstruction")
     gain = (time.alpha_bar_s - time.alpha_bar_t) / ((1 - time.alpha_bar_s) * (1 - time.alpha_bar_t))  # of SNR
-    weight = gain / 2 * _conversion(kind, "x_0", time)[0].square()
+    weight = gain / 2 * conversion(kind, "x_0", time)[0].square()
     require_all(weight.isfinite(), "alpha_bar_t", time.alpha_bar_t, f"such that {kind} at x_t determines x_0")
     given = [a.dtype for a in (alpha_bar_t, alpha_bar_s) if isinstance(a, Tensor)]
     return weight.to(given[0] if given else torch.float64)
@@ -108,10 +111,70 @@ def as_denoiser(network: Network, schedule: NoiseSchedule, kind: str) -> Denoise
     """The Denoiser (x_t, t) -> x_0_hat of a network whose predictions are of this kind.
 
     Of kind "mean" the network predicts the mean of the step to t - 1. t is int64 [B] in 1..T.
-    Eq. [eq-eps-to-x0], [eq-velocity], [eq-score-noise].
+    Eq. [eq-predict-line], [eq-predict-convert].
     """
     checks.require_callable(network, "network")
-    return functools.partial(_denoised, network, schedule, kind, _conversion(kind, "x_0", _times((kind,), schedule)))
+    return functools.partial(_denoised, network, schedule, kind, conversion(kind, "x_0", _times((kind,), schedule)))
+
+
+@dataclass(frozen=True, eq=False)
+class SignalNoise:
+    """Two scales, () or [B]: the state is x = signal * x_0 + noise * eps, whatever the sum of their squares.
+
+    Variance preserving is (sqrt(alpha_bar), sqrt(1 - alpha_bar)), variance exploding (1, sigma), straight (1 - t, t).
+    Kinds are x_0, eps, score (of x given x_0: -eps / noise) and v = signal * eps - noise * x_0, the usual velocity
+    where the squares add up to one. That of a straight path, eps - x_0, is the difference of the kinds eps and x_0.
+    Coefficients are computed in float64 and rounded once. Raises unless both are finite, at least 0 and not both 0.
+    Eq. [eq-predict-pair].
+    """
+
+    signal: Tensor
+    noise: Tensor
+
+    def __post_init__(self) -> None:
+        require_float(self.signal, "signal")
+        require_like(self.noise, "noise", self.signal, "signal")
+        require(self.signal.dim() <= 1, "the shape of signal", tuple(self.signal.shape), "() or (B,)")
+        for scale, name in ((self.signal, "signal"), (self.noise, "noise")):
+            require_all(scale >= 0, name, scale, "at least 0")
+        require_all(self.signal + self.noise > 0, "signal + noise", self.signal + self.noise, "greater than 0")
+
+    @property
+    def log_snr(self) -> Float[Tensor, "*B"]:
+        """2 log(signal / noise); infinite where either is 0."""
+        return 2 * (self.signal.log() - self.noise.log())
+
+    def state(self, x_0: Tensor, eps: Tensor) -> Float[Tensor, "B *event"]:
+        """The state that is made of x_0 and the noise eps."""
+        require_float(x_0, "x_0")
+        require_like(eps, "eps", x_0, "x_0")
+        at = self._time(("x_0",), x_0)
+        return beside(at.signal, x_0) * x_0 + beside(at.noise, x_0) * eps
+
+    def target(self, kind: str, x_0: Tensor, eps: Tensor) -> Float[Tensor, "B *event"]:
+        """What a network of this kind should predict at that state; raises for the score where noise is 0."""
+        require_float(x_0, "x_0")
+        require_like(eps, "eps", x_0, "x_0")
+        of_x_0, of_eps = (beside(c, x_0) for c in mixing(kind, self._time((kind,), x_0)))
+        require_defined(of_x_0, of_eps, "noise", self.noise, f"greater than 0 for {kind}")
+        return of_x_0 * x_0 + of_eps * eps
+
+    def convert(self, pred: Tensor, x: Tensor, *, src: str, dst: str) -> Float[Tensor, "B *event"]:
+        """A prediction of kind `src` at the state x, said as one of kind `dst`; raises where these leave it open."""
+        require_float(x, "x")
+        require_like(pred, "pred", x, "x")
+        of_pred, of_x = (beside(c, x) for c in conversion(src, dst, self._time((src, dst), x)))
+        require_defined(of_pred, of_x, "signal", self.signal, f"such that {src} at x determines {dst}")
+        return of_pred * pred + of_x * x
+
+    def _time(self, kinds: tuple[str, ...], x: Tensor) -> Time:
+        for kind in kinds:
+            checks.require_choice(kind, "kind", ("x_0", "eps", "score", "v"))
+        fits = self.signal.dim() == 0 or self.signal.shape == x.shape[:1]
+        require(fits, "the shape of signal", tuple(self.signal.shape), f"() or {tuple(x.shape[:1])}")
+        signal, noise = (c.to(checks.widest_dtype(c.device)) for c in (self.signal, self.noise))
+        one, zero = torch.ones_like(signal), torch.zeros_like(signal)
+        return Time(one, one, signal, noise, one, zero, signal.square() + noise.square())
 
 
 def clamped(denoiser: Denoiser, low: float = -1.0, high: float = 1.0) -> Denoiser:
@@ -134,63 +197,12 @@ def _denoised(
     require_float(x_t, "x_t")
     schedule.check(t, x_t)
     of_pred, of_x_t = (schedule.at(table, t, x_t) for table in tables)
-    _require_defined(of_pred, of_x_t, "t", t, f"such that {kind} at x_t determines x_0")
+    require_defined(of_pred, of_x_t, "t", t, f"such that {kind} at x_t determines x_0")
     pred = require_prediction(network(x_t, t), x_t)
     return of_pred * pred + of_x_t * x_t
 
 
-class _Time(NamedTuple):
-    """What the coefficients at a time, or at several, are made of; all of one shape, in float64."""
-
-    alpha_bar_t: Tensor
-    alpha_bar_s: Tensor
-    signal: Tensor  # sqrt(alpha_bar_t)
-    noise: Tensor  # sqrt(1 - alpha_bar_t)
-    one: Tensor
-    zero: Tensor
-
-
-class _Form(NamedTuple):
-    """A kind as (of_x_0 * x_0 + of_noise * noise) / scale."""
-
-    of_x_0: Tensor
-    of_noise: Tensor
-    scale: Tensor
-    slope: Tensor  # noise * of_x_0 - signal * of_noise without cancellation: its slope in x_0 at fixed x_t, not scaled
-
-
-def _mean_form(at: _Time) -> _Form:
-    """The posterior mean of x_s, with the x_t in it written as x_0 and noise."""
-    keep = at.alpha_bar_s.sqrt()
-    slope = (at.alpha_bar_s - at.alpha_bar_t) / keep
-    return _Form(at.noise * keep, at.signal * (1 - at.alpha_bar_s) / keep, at.noise, slope)
-
-
-_FORMS: dict[str, Callable[[_Time], _Form]] = {
-    "x_0": lambda at: _Form(at.one, at.zero, at.one, at.noise),
-    "eps": lambda at: _Form(at.zero, at.one, at.one, -at.signal),
-    "score": lambda at: _Form(at.zero, -at.one, at.noise, at.signal),
-    "v": lambda at: _Form(-at.noise, at.signal, at.one, -at.one),
-    "mean": _mean_form,
-}
-
-
-def _mixing(kind: str, at: _Time) -> tuple[Tensor, Tensor]:
-    """The coefficients of x_0 and of the noise in a kind."""
-    form = _FORMS[kind](at)
-    return form.of_x_0 / form.scale, form.of_noise / form.scale
-
-
-def _conversion(src: str, dst: str, at: _Time) -> tuple[Tensor, Tensor]:
-    """The coefficients of the prediction and of x_t; not finite where x_t and `src` leave `dst` open."""
-    if src == dst:
-        return at.one, at.zero
-    old, new = _FORMS[src](at), _FORMS[dst](at)
-    bottom = old.slope * new.scale  # Cramer's rule for x_0 and noise, in terms of x_t and the prediction
-    return new.slope * old.scale / bottom, (new.of_noise * old.of_x_0 - new.of_x_0 * old.of_noise) / bottom
-
-
-def _times(kinds: tuple[str, ...], schedule: NoiseSchedule) -> _Time:
+def _times(kinds: tuple[str, ...], schedule: NoiseSchedule) -> Time:
     """All times 0..T of a schedule, each with the one before it; nothing reads those of t = 0."""
     require_schedule(schedule)
     _require_kinds(kinds)
@@ -200,7 +212,7 @@ def _times(kinds: tuple[str, ...], schedule: NoiseSchedule) -> _Time:
 
 def _time(
     kinds: tuple[str, ...], alpha_bar_t: AlphaBar, alpha_bar_s: AlphaBar | None, size: int | None, *, step: bool = False
-) -> _Time:
+) -> Time:
     """The time of these arguments, each one number or [B] with B = size; a `step` always has its alpha_bar_s."""
     _require_kinds(kinds)
     alpha_bar_t = _exact(alpha_bar_t, "alpha_bar_t", size)
@@ -215,14 +227,14 @@ def _time(
     return _roots(alpha_bar_t, alpha_bar_s)
 
 
-def _roots(alpha_bar_t: Tensor, alpha_bar_s: Tensor) -> _Time:
+def _roots(alpha_bar_t: Tensor, alpha_bar_s: Tensor) -> Time:
     one, zero = torch.ones_like(alpha_bar_t), torch.zeros_like(alpha_bar_t)
-    return _Time(alpha_bar_t, alpha_bar_s, alpha_bar_t.sqrt(), (1 - alpha_bar_t).sqrt(), one, zero)
+    return Time(alpha_bar_t, alpha_bar_s, alpha_bar_t.sqrt(), (1 - alpha_bar_t).sqrt(), one, zero, one)
 
 
 def _require_kinds(kinds: tuple[str, ...]) -> None:
     for kind in kinds:
-        checks.require_choice(kind, "kind", _FORMS)
+        checks.require_choice(kind, "kind", FORMS)
 
 
 def _exact(alpha_bar: AlphaBar, name: str, size: int | None) -> Tensor:
@@ -236,15 +248,3 @@ def _exact(alpha_bar: AlphaBar, name: str, size: int | None) -> Tensor:
     require(ok, f"the shape of {name}", tuple(alpha_bar.shape), f"() or ({'B' if size is None else size},)")
     require_all((alpha_bar >= 0) & (alpha_bar <= 1), name, alpha_bar, "in [0, 1]")
     return alpha_bar.to(checks.widest_dtype(alpha_bar.device))
-
-
-def _require_defined(one: Tensor, other: Tensor, name: str, time: Tensor, must: str) -> None:
-    """Raise at the first time where a coefficient, () or [B, 1, .., 1] in the dtype of the data, is not finite."""
-    defined = (torch.isfinite(one) & torch.isfinite(other)).reshape(time.shape)
-    require_all(defined, name, time, f"{must}, with coefficients finite in {one.dtype}")
-
-
-def _beside(coefficient: Tensor, x: Tensor) -> Tensor:
-    """A coefficient () or [B], rounded to the dtype of x and moved to its device, to multiply it."""
-    rounded = coefficient.to(x.dtype).to(x.device, non_blocking=x.device.type != "cpu")
-    return pad_to(rounded, x) if rounded.dim() else rounded

@@ -1,4 +1,4 @@
-"""From noise to data with any Denoiser: ancestral sampling and DDIM, over all steps or a few.
+"""From noise to data with any Denoiser: ancestral sampling, DDIM and Heun's method, over all steps or a few.
 
 A sampler that skips times is the full sampler of the shorter schedule that holds the times it keeps.
 """
@@ -28,10 +28,10 @@ from dmlib.probability.mixture import Denoiser
 
 
 class Trajectory(NamedTuple):
-    """The states at the kept times, and what was predicted from each; t decreases."""
+    """The states at the kept times, and what was predicted from each, in the order in which they were passed."""
 
     x: Tensor  # [N+1, B, *event], the state at t[i]
-    x_0_hat: Tensor  # [N, B, *event], the prediction from the state at t[i]; none at t = 0
+    x_0_hat: Tensor  # [N, B, *event], the prediction from the state at t[i]; none from the last state of a path
     t: Tensor  # int64 [N+1] on the CPU
 
 
@@ -61,9 +61,10 @@ def ancestral(
     elif callable(variance):
         variance = _at_times(variance, chosen)
 
-    def step(x: Tensor, x_0_hat: Tensor, i: Tensor) -> Gaussian:
-        return reverse_step(short, x_0_hat, x, i, variance=variance)
+    def step(x: Tensor, x_0_hat: Tensor, i: int) -> Gaussian:
+        return reverse_step(short, x_0_hat, x, _filled(i, x), variance=variance)
 
+    _require_state(x_T, "x_T")
     return _run(denoiser, step, x_T, chosen, keep, generator)
 
 
@@ -93,11 +94,78 @@ def ddim(
     short = _shortened(schedule, chosen)
     tables = _ddim_tables(short.alpha_bar, eta)
 
-    def step(x: Tensor, x_0_hat: Tensor, i: Tensor) -> Gaussian:
-        of_x_0, of_x_t, var = (short.at(table, i, x) for table in tables)
+    def step(x: Tensor, x_0_hat: Tensor, i: int) -> Gaussian:
+        of_x_0, of_x_t, var = (short.at(table, _filled(i, x), x) for table in tables)
         return Gaussian(of_x_0 * x_0_hat + of_x_t * x, var.expand_as(x))
 
+    _require_state(x_T, "x_T")
     return _run(denoiser, step, x_T, chosen, keep, generator if eta > 0 else None)
+
+
+def heun(
+    denoiser: Denoiser,
+    schedule: NoiseSchedule,
+    x_T: Tensor,
+    *,
+    times: Sequence[int] | Tensor,
+    keep: Sequence[int] | Tensor | None = None,
+) -> Trajectory:
+    """The path of DDIM steps taken again, with the mean of the velocities at both ends: second order in the steps.
+
+    Heun's method along the angle whose sine is sqrt(1 - alpha_bar). A step takes two calls of the denoiser; the one
+    to 0 takes one and is DDIM's own. The rest is as in `ancestral`. No gradients. Eq. [eq-heun-step]; [Karras2022].
+    """
+    require_schedule(schedule)
+    _require_state(x_T, "x_T")
+    chosen = _chosen(schedule, times)
+    short = _shortened(schedule, chosen)
+    tables = (*_ddim_tables(short.alpha_bar, 0.0)[:2], _half_turns(short.alpha_bar))
+
+    def velocity(x: Tensor, x_0_hat: Tensor, i: int) -> Tensor:
+        signal, noise = (short.at(table.sqrt(), _filled(i, x), x) for table in (short.alpha_bar, 1 - short.alpha_bar))
+        return (signal * x - x_0_hat) / noise
+
+    def step(x: Tensor, x_0_hat: Tensor, i: int) -> Gaussian:
+        at_x_0, at_x_t, turn = (short.at(table, _filled(i, x), x) for table in tables)
+        earlier = at_x_0 * x_0_hat + at_x_t * x
+        if i > 1:
+            there = require_prediction(denoiser(earlier, _filled(int(chosen[-i]), x)), x)
+            earlier = x - turn * (velocity(x, x_0_hat, i) + velocity(earlier, there, i - 1))
+        return Gaussian(earlier, torch.zeros_like(x))
+
+    return _run(denoiser, step, x_T, chosen, keep, None)
+
+
+def ddim_inverse(
+    denoiser: Denoiser,
+    schedule: NoiseSchedule,
+    x_0: Tensor,
+    *,
+    times: Sequence[int] | Tensor,
+    keep: Sequence[int] | Tensor | None = None,
+) -> Trajectory:
+    """The path from data x_0 [B, *event] to noise of the deterministic DDIM, run backwards; t increases.
+
+    `times` [N+1] strictly increase from 0 to at most T. A step keeps what is predicted where it starts; at time 0 that
+    is x_0 and no noise. `keep` is that of `ancestral`. No gradients. Eq. [eq-ddim-inverse]; [Song2021DDIM].
+    """
+    require_schedule(schedule)
+    up = torch.tensor(integers(times, "times"), dtype=torch.int64)
+    require(len(up) >= 2, "the length of times", len(up), "at least 2")
+    require(up[0].item() == 0, "the first of times", up[0].item(), "0, the data")
+    require(up[-1].item() <= schedule.T, "the last of times", up[-1].item(), f"at most T, which is {schedule.T}")
+    require(bool((up.diff() > 0).all()), "times", up.tolist(), "strictly increasing")
+    short = NoiseSchedule(schedule.alpha_bar[up])
+    earlier, later = short.alpha_bar[:-1], short.alpha_bar[1:]
+    of_x = torch.where(earlier < 1, ((1 - later) / (1 - earlier)).sqrt(), 0.0)
+    tables = [torch.cat([w.new_zeros(1), w]) for w in (later.sqrt() - of_x * earlier.sqrt(), of_x)]
+
+    def step(x: Tensor, x_0_hat: Tensor, i: int) -> Gaussian:
+        at_x_0, at_x = (short.at(table, _filled(len(up) - i, x), x) for table in tables)
+        return Gaussian(at_x_0 * x_0_hat + at_x * x, torch.zeros_like(x))
+
+    _require_state(x_0, "x_0")
+    return _run(denoiser, step, x_0, up, keep, None)
 
 
 def _ddim_tables(alpha_bar: Tensor, eta: float) -> tuple[Tensor, Tensor, Tensor]:
@@ -109,33 +177,46 @@ def _ddim_tables(alpha_bar: Tensor, eta: float) -> tuple[Tensor, Tensor, Tensor]
     return earlier.sqrt() - of_x_t * alpha_bar.sqrt(), of_x_t, eta**2 * fresh * (1 - earlier)
 
 
+def _half_turns(alpha_bar: Tensor) -> Tensor:
+    """tan(h / 2) over t, where h is the angle between the times t and t - 1; 0 at t = 0."""
+    angle = torch.atan2((1 - alpha_bar).sqrt(), alpha_bar.sqrt())
+    return torch.cat([angle[:1], (angle.diff() / 2).tan()])
+
+
 @torch.no_grad()
 def _run(
     denoiser: Denoiser,
-    step: Callable[[Tensor, Tensor, Tensor], Gaussian],
+    step: Callable[[Tensor, Tensor, int], Gaussian],
     x: Tensor,
     times: Tensor,
     keep: Sequence[int] | Tensor | None,
     generator: torch.Generator | None,
 ) -> Trajectory:
-    """The states that `step` (x, x_0_hat, index in the short schedule) leads through; without generator its means."""
+    """The states that `step` (x, x_0_hat, steps left) leads through; without generator its means."""
     require_callable(denoiser, "denoiser")
-    require_float(x, "x_T")
-    require(x.dim() >= 1, "the shape of x_T", tuple(x.shape), "(B, *event)")
     kept = _kept(keep, times)
     states, predictions = [], []
     for i, t in zip(range(len(times) - 1, 0, -1), times.tolist()):
-        now, index = (torch.full(x.shape[:1], n, dtype=torch.int64, device=x.device) for n in (t, i))
-        x_0_hat = require_prediction(denoiser(x, now), x)
+        x_0_hat = x if t == 0 else require_prediction(denoiser(x, _filled(t, x)), x)
         if t in kept:
             states.append(x)
             predictions.append(x_0_hat)
-        earlier = step(x, x_0_hat, index)
-        x = earlier.mean if i == 1 or generator is None else sample(earlier, generator=generator)
-    if 0 in kept:
+        following = step(x, x_0_hat, i)
+        x = following.mean if i == 1 or generator is None else sample(following, generator=generator)
+    if times[-1].item() in kept:
         states.append(x)
     stored = torch.stack(predictions) if predictions else x.new_empty(0, *x.shape)
-    return Trajectory(torch.stack(states), stored, torch.tensor(sorted(kept, reverse=True)))
+    return Trajectory(torch.stack(states), stored, torch.tensor([t for t in times.tolist() if t in kept]))
+
+
+def _require_state(x: Tensor, name: str) -> None:
+    require_float(x, name)
+    require(x.dim() >= 1, f"the shape of {name}", tuple(x.shape), "(B, *event)")
+
+
+def _filled(n: int, x: Tensor) -> Tensor:
+    """The number n for each example of x: int64 [B]."""
+    return torch.full(x.shape[:1], n, dtype=torch.int64, device=x.device)
 
 
 def _chosen(schedule: NoiseSchedule, times: Sequence[int] | Tensor | None) -> Tensor:

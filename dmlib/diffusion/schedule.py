@@ -66,12 +66,12 @@ class NoiseSchedule:
 
     @cached_property
     def snr(self) -> Float[Tensor, " times"]:
-        """The signal-to-noise ratio at t; infinite at t = 0. Eq. [eq-snr]."""
+        """The signal-to-noise ratio at t; infinite at t = 0. Eq. [eq-noising-snr]."""
         return self.alpha_bar / (1 - self.alpha_bar)
 
     @cached_property
     def log_snr(self) -> Float[Tensor, " times"]:
-        """The logarithm of the signal-to-noise ratio; infinite where the noise or the signal is 0. Eq. [eq-snr]."""
+        """The log of the signal-to-noise ratio; infinite where the noise or the signal is 0. Eq. [eq-noising-snr]."""
         return self.alpha_bar.log() - torch.log1p(-self.alpha_bar)
 
     def check(self, t: Tensor, like: Tensor, name: str = "t", first: int = 1) -> None:
@@ -110,7 +110,7 @@ def from_betas(beta: Tensor) -> NoiseSchedule:
 
 
 def linear(T: int, beta_1: float = 1e-4, beta_T: float = 0.02) -> NoiseSchedule:
-    """The schedule whose beta grows linearly from beta_1 to beta_T [Ho2020]."""
+    """The schedule whose beta grows linearly from beta_1 to beta_T. Eq. [eq-schedule-linear]; [Ho2020]."""
     T = integer(T, "T", 1)
     require_number(beta_1, "beta_1")
     require_number(beta_T, "beta_T")
@@ -118,7 +118,7 @@ def linear(T: int, beta_1: float = 1e-4, beta_T: float = 0.02) -> NoiseSchedule:
 
 
 def cosine(T: int, s: float = 0.008, max_beta: float = 0.999) -> NoiseSchedule:
-    """The schedule whose alpha_bar follows a squared cosine [Nichol2021].
+    """The schedule whose alpha_bar follows a squared cosine. Eq. [eq-schedule-cosine]; [Nichol2021].
 
     `s` keeps the first steps from being too small; `max_beta` keeps the last one from erasing all signal, unless it
     is 1.

@@ -6,6 +6,7 @@ one pass over the times gives all the bounds. All is in nats and per example, su
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable
 
 import torch
@@ -19,6 +20,7 @@ from dmlib.checks import (
     require_all,
     require_callable,
     require_float,
+    require_generator,
     require_like,
     require_shape,
 )
@@ -62,6 +64,23 @@ def best_variance(schedule: NoiseSchedule, errors: Tensor, event_dims: int) -> F
     posterior, weight = (table.to(errors.device) for table in _steps(schedule))
     mean = errors.double().mean(0)
     return posterior + weight**2 * torch.cat([mean.new_zeros(1), mean]) / event_dims
+
+
+def optimal_variance(
+    denoiser: Denoiser, schedule: NoiseSchedule, data: Tensor, *, generator: torch.Generator
+) -> Float[Tensor, " times"]:
+    """The isotropic variance of each reverse step that costs least on `data` [N, *event]: a table [T+1] in float64.
+
+    The posterior's variance, plus the squared weight of x_0 times the denoiser's squared error in one entry of x_0,
+    here its mean over the data, with one noise for each and each time. 0 at t = 0 and 1; no gradients.
+    Eq. [eq-optimal-variance]; [Bao2022].
+    """
+    require_schedule(schedule)
+    require_generator(generator)
+    require_float(data, "data")
+    fresh = functools.partial(torch.randn, generator=generator, dtype=data.dtype, device=data.device)
+    noises = (fresh(data.shape) for _ in range(schedule.T))
+    return best_variance(schedule, prediction_errors(denoiser, schedule, data, noises), data.shape[1:].numel())
 
 
 def step_costs(

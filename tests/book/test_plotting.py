@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import math
 
 import matplotlib as mpl
 import numpy as np
@@ -142,6 +143,41 @@ def test_ellipse_is_the_contour_of_the_gaussian(ax):
 def test_annotate_points_at_its_place(ax):
     assert plotting.annotate(ax, "here", (1, 2), (3, 4)) is ax
     assert (ax.texts[0].xy, ax.texts[0].get_position(), ax.texts[0].get_text()) == ((1, 2), (3, 4), "here")
+
+
+@pytest.mark.parametrize("angle", [0.1, 0.7, 1.5])
+def test_a_quarter_circle_turns_the_state_and_its_tangent(ax, angle):
+    assert plotting.quarter_circle(ax, angle, colors=["red", "green", "blue", "black"]) is ax
+    arrows = {color: a for a in ax.texts if hasattr(a, "arrow_patch") for color in [a.arrowprops["color"]]}
+    ends = {color: (np.array(a.xyann), np.array(a.xy)) for color, a in arrows.items()}
+    state, velocity = ends["blue"][1], ends["black"][1] - ends["black"][0]
+    assert np.allclose(ends["red"][1], (1, 0))
+    assert np.allclose(ends["green"][1], (0, 1))
+    assert np.allclose(state, (math.cos(angle), math.sin(angle)))
+    assert np.allclose(velocity, (-math.sin(angle), math.cos(angle)))
+    assert np.allclose(ends["black"][0], state)
+    names = {text.get_text(): text.get_color() for text in ax.texts if text.get_text() in ("$x_t$", "$v$")}
+    assert names == {"$x_t$": "blue", "$v$": "black"}
+    assert ax.get_aspect() == 1
+    assert not ax.axison
+
+
+def test_a_chain_has_its_states_in_a_row_and_arrows_that_end_at_them(ax):
+    colors = [plotting.DATA, plotting.EXACT, plotting.GRAY]
+    links = [(0, 1, 0.1, plotting.FORWARD, "ahead"), (2, 1, -0.1, plotting.MODEL, "back")]
+    assert plotting.chain(ax, list(zip("abc", colors)), links) is ax
+    assert [(*line.get_xdata(), line.get_markeredgecolor()) for line in ax.lines] == list(zip(range(3), colors))
+    words = {text.get_text(): text for text in ax.texts}
+    assert [words[name].get_position() for name in "abc"] == [(0, 0), (1, 0), (2, 0)]
+    assert (words["ahead"].get_position(), words["back"].get_position()) == ((0.5, 0.3), (1.5, -0.3))
+    arrows = [text for text in ax.texts if hasattr(text, "xyann")]
+    assert [(*arrow.xyann, *arrow.xy) for arrow in arrows] == [
+        pytest.approx((0.24, 0.1, 0.76, 0.1)),
+        pytest.approx((1.76, -0.1, 1.24, -0.1)),
+    ]
+    assert [words[name].get_color() for name in ("ahead", "back")] == [plotting.FORWARD, plotting.MODEL]
+    assert ax.get_xlim() == (-0.35, 2.35)
+    assert not ax.axison
 
 
 def test_figures_are_opaque_and_the_same_in_every_run():

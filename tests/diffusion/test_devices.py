@@ -48,6 +48,7 @@ def decode(x_0: Tensor, x_1: Tensor) -> Tensor:
 
 
 DENOISER = parameterization.as_denoiser(network, NOISE, "v")
+PAIR = parameterization.SignalNoise(torch.tensor([0.9, 0.5, 0.1]), torch.tensor([0.1, 0.5, 0.9]))
 STATES = (torch.ones(3, 2), torch.tensor([1, 4, 6]))  # x and t
 PURE: dict[str, Callable[[Tensor, Tensor], object]] = {
     "q_marginal": lambda x, t: forward.q_marginal(NOISE, x, t),
@@ -62,6 +63,9 @@ PURE: dict[str, Callable[[Tensor, Tensor], object]] = {
     "convert number": lambda x, t: parameterization.convert(x, x, 0.3, src="eps", dst="v"),
     "target number": lambda x, t: parameterization.target("mean", x, x, 0.3, alpha_bar_s=0.4),
     "clamped": lambda x, t: parameterization.clamped(DENOISER)(x, t),
+    "pair state": lambda x, t: PAIR.state(x, 2 * x),
+    "pair target": lambda x, t: PAIR.target("v", x, 2 * x),
+    "pair convert": lambda x, t: PAIR.convert(x, 2 * x, src="v", dst="score"),
 }
 for _kind in KINDS:
     PURE[f"simple_loss {_kind}"] = lambda x, t, kind=_kind: bounds.simple_loss(
@@ -82,6 +86,8 @@ SAMPLERS: dict[str, Callable[[Tensor, Tensor], object]] = {
         ).x
     ),
     "ddim": lambda x, t: sampling.ddim(DENOISER, NOISE, x, times=[6, 2, 0]).x,
+    "heun": lambda x, t: sampling.heun(DENOISER, NOISE, x, times=[6, 2, 0]).x,
+    "ddim_inverse": lambda x, t: sampling.ddim_inverse(DENOISER, NOISE, x, times=[0, 2, 6]).x,
     "ddim with noise": lambda x, t: (
         sampling.ddim(DENOISER, NOISE, x, times=[6, 2, 0], eta=0.5, generator=torch.Generator()).x
     ),
@@ -119,6 +125,8 @@ def test_decoders_and_draws_read_no_value_beside_the_cpu() -> None:
     alpha_bar = torch.rand(3).to("meta")
     assert parameterization.convert(x, x, alpha_bar, src="score", dst="mean", alpha_bar_s=1.0).dtype == x.dtype
     assert parameterization.elbo_weight("eps", alpha_bar, 0.99).shape == (3,)
+    pair = parameterization.SignalNoise(alpha_bar, 1 - alpha_bar)
+    assert pair.convert(x, x, src="score", dst="v").device.type == pair.log_snr.device.type == "meta"
 
 
 def test_coefficients_of_any_step_are_float32_only_where_float64_is_missing() -> None:
@@ -130,6 +138,7 @@ COMPILED = {
     name: PURE[name] for name in ("q_posterior", "p_transition beta", "simple_loss eps", "simple_loss mean")
 } | {
     "conversion": lambda x, t: parameterization.convert(x, x, x[:, 0] * 0.3, src="score", dst="v"),
+    "pair": lambda x, t: PAIR.convert(x, 2 * x, src="eps", dst="v"),
     "elbo_weight": lambda x, t: parameterization.elbo_weight("v", x[:, 0] * 0.3, 0.5),
     "elbo_loss rounding": lambda x, t: bounds.elbo_loss(
         DENOISER, x, t, 2 * x, schedule=NOISE, decoder=bounds.rounding_decoder(NOISE, 3)

@@ -312,3 +312,129 @@ def test_conversions_can_be_mapped_and_differentiated() -> None:
     assert_near(sample(x_t, t, pred), forward.q_sample(NOISE, x_t, t, pred))
     slopes = vmap(grad(lambda x, p, a: parameterization.to_x_0("v", p[None], x[None], a).sum()))(x_t, pred, alpha_bar)
     assert_near(slopes, alpha_bar.sqrt()[:, None].expand(4, 3))
+
+
+PAIR_KINDS = ("x_0", "eps", "score", "v")
+PAIRS = {
+    "preserving": (torch.tensor([0.8, 0.28, 1e-4], dtype=F64), torch.tensor([0.6, 0.96, 1.0], dtype=F64)),
+    "exploding": (torch.ones(3, dtype=F64), torch.tensor([0.02, 1.0, 50.0], dtype=F64)),
+    "straight": (torch.tensor([0.9, 0.5, 0.05], dtype=F64), torch.tensor([0.1, 0.5, 0.95], dtype=F64)),
+}
+each_pair = pytest.mark.parametrize("name", PAIRS)
+
+
+def pair(name: str) -> parameterization.SignalNoise:
+    return parameterization.SignalNoise(*PAIRS[name])
+
+
+def defined_pair(kind: str, a: Tensor, b: Tensor, x_0: Tensor, eps: Tensor) -> Tensor:
+    return {"x_0": x_0, "eps": eps, "score": -eps / b, "v": a * eps - b * x_0}[kind]
+
+
+@each_pair
+@pytest.mark.parametrize(("src", "dst"), list(itertools.product(PAIR_KINDS, PAIR_KINDS)))
+def test_any_pair_converts_between_definitions(name: str, src: str, dst: str) -> None:
+    a, b = (c[:, None] for c in PAIRS[name])
+    x_0, eps = normal(40, 3, 4), normal(41, 3, 4)
+    x = pair(name).state(x_0, eps)
+    assert_near(x, a * x_0 + b * eps)
+    old, new = (defined_pair(kind, a, b, x_0, eps) for kind in (src, dst))
+    assert_near(pair(name).target(src, x_0, eps), old)
+    given_up = 1e-12 * (1 + (b / a).max() ** 2 + (1 / b).max() ** 2) * new.abs().max()  # x - b eps or x - a x_0 cancels
+    assert (pair(name).convert(old, x, src=src, dst=dst) - new).abs().max() <= given_up
+
+
+def test_a_pair_of_unit_power_agrees_with_the_functions_of_alpha_bar() -> None:
+    alpha_bar = torch.tensor([0.9, 0.4, 1e-3], dtype=F64)
+    x, pred = normal(42, 3, 2), normal(43, 3, 2)
+    both = parameterization.SignalNoise(alpha_bar.sqrt(), (1 - alpha_bar).sqrt())
+    for src, dst in itertools.product(PAIR_KINDS, PAIR_KINDS):
+        assert_near(
+            both.convert(pred, x, src=src, dst=dst), parameterization.convert(pred, x, alpha_bar, src=src, dst=dst)
+        )
+    assert_near(both.log_snr, alpha_bar.log() - torch.log1p(-alpha_bar))
+    for kind in PAIR_KINDS:
+        assert_near(both.target(kind, x, pred), parameterization.target(kind, x, pred, alpha_bar))
+
+
+@each_pair
+def test_the_best_score_is_the_slope_of_the_log_density(name: str) -> None:
+    """E[x_0 given x] as an average over a grid of x_0, the score by automatic differentiation of the same density."""
+    grid = torch.linspace(-6, 6, 24001, dtype=F64)
+    prior = 0.3 * torch.exp(-((grid + 1) ** 2) / 0.5) + 0.7 * torch.exp(-((grid - 0.5) ** 2) / 1.2)
+
+    def log_density(x: Tensor, a: Tensor, b: Tensor) -> Tensor:
+        return (prior * torch.exp(-(((x - a * grid) / b) ** 2) / 2)).sum().log()
+
+    for i, (a, b) in enumerate(zip(*PAIRS[name])):
+        x = a * 0.3 + b * 0.7
+        likely = prior * torch.exp(-(((x - a * grid) / b) ** 2) / 2)
+        best = ((likely * grid).sum() / likely.sum()).reshape(1, 1)
+        one = parameterization.SignalNoise(PAIRS[name][0][i], PAIRS[name][1][i])
+        slope = grad(log_density)(x, a, b)
+        found = one.convert(best, x.reshape(1, 1), src="x_0", dst="score")
+        assert (found - slope).abs() <= 1e-9 * (1 + slope.abs())
+
+
+def test_a_straight_path_moves_by_the_noise_less_the_data() -> None:
+    t = torch.tensor([0.2, 0.7], dtype=F64)
+    x_0, eps = normal(44, 2, 3), normal(45, 2, 3)
+    path = parameterization.SignalNoise(1 - t, t)
+    x, v = path.state(x_0, eps), path.target("v", x_0, eps)
+    ahead, behind = (parameterization.SignalNoise(1 - t - h, t + h).state(x_0, eps) for h in (1e-4, -1e-4))
+    moved = path.convert(v, x, src="v", dst="eps") - path.convert(v, x, src="v", dst="x_0")
+    assert (moved - (ahead - behind) / 2e-4).abs().max() <= 1e-9
+
+
+def test_the_velocity_defines_both_at_either_end() -> None:
+    for a, b in ((0.0, 1.0), (1.0, 0.0), (0.0, 3.0)):
+        end = parameterization.SignalNoise(torch.tensor(a).double(), torch.tensor(b).double())
+        x_0, eps = normal(46, 2, 3), normal(47, 2, 3)
+        x, v = end.state(x_0, eps), end.target("v", x_0, eps)
+        assert_near(end.convert(v, x, src="v", dst="x_0"), x_0)
+        assert_near(end.convert(v, x, src="v", dst="eps"), eps)
+        lost, kept = ("x_0", "eps") if a == 0 else ("eps", "x_0")
+        with pytest.raises(ValueError, match=f"signal was {a}; it must be such that {kept} at x determines {lost}"):
+            end.convert(x_0, x, src=kept, dst=lost)
+    with pytest.raises(ValueError, match=r"noise was 0\.0; it must be greater than 0 for score"):
+        parameterization.SignalNoise(torch.tensor(1.0), torch.tensor(0.0)).target("score", x_0, eps)
+
+
+def test_a_pair_refuses_what_it_cannot_be() -> None:
+    one, two = torch.ones(2), torch.ones(3)
+    for signal, noise, words in (
+        (one, two, "the shape of noise"),
+        (one, one.double(), "the dtype of noise"),
+        (one[None], one[None], "the shape of signal"),
+        (-one, one, "signal was -1.0; it must be at least 0"),
+        (one, -one, "noise was -1.0; it must be at least 0"),
+        (0 * one, 0 * one, "signal [+] noise was 0.0; it must be greater than 0"),
+        (one * math.inf, one, "signal was inf"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            parameterization.SignalNoise(signal, noise)
+    both = parameterization.SignalNoise(one, one)
+    calls = (
+        lambda x: both.state(x, x),
+        lambda x: both.target("eps", x, x),
+        lambda x: both.convert(x, x, src="v", dst="eps"),
+    )
+    for call in calls:
+        assert call(torch.ones(2, 3)).dtype == torch.float32
+        with pytest.raises(ValueError, match="the shape of signal"):
+            call(torch.ones(3, 2))
+    for bad in ("mean", "noise"):
+        with pytest.raises(ValueError, match="kind was"):
+            both.target(bad, torch.ones(2, 3), torch.ones(2, 3))
+        with pytest.raises(ValueError, match="kind was"):
+            both.convert(torch.ones(2, 3), torch.ones(2, 3), src="v", dst=bad)
+
+
+def test_coefficients_of_a_pair_are_rounded_once() -> None:
+    t = torch.tensor([0.3, 0.999], dtype=F64)
+    x, pred = normal(48, 2, 3, dtype=torch.float32), normal(49, 2, 3, dtype=torch.float32)
+    fine = parameterization.SignalNoise(1 - t, t)
+    assert fine.convert(pred, x, src="eps", dst="x_0").dtype == torch.float32
+    exact = fine.convert(pred.double(), x.double(), src="eps", dst="x_0")
+    coarse = fine.convert(pred, x, src="eps", dst="x_0")
+    assert (coarse - exact).abs().max() <= 4e-7 * (x.abs().max() + pred.abs().max()) / (1 - t).min()

@@ -211,6 +211,112 @@ def test_no_graph_is_kept() -> None:
     assert not path.x_0_hat.requires_grad
 
 
+def angled(T: int) -> schedule.NoiseSchedule:
+    """alpha_bar is the squared cosine of an angle that grows evenly to a right one."""
+    return schedule.NoiseSchedule((torch.arange(T + 1, dtype=F64) / T * math.pi / 2).cos() ** 2)
+
+
+def spread(noise: schedule.NoiseSchedule, t: int) -> float:
+    """The standard deviation of x_t for the data of this module."""
+    return math.sqrt(1 - 0.7 * noise.alpha_bar[t].item())
+
+
+def followed(noise: schedule.NoiseSchedule, x: Tensor, t: int, s: int) -> Tensor:
+    """Where the probability flow takes x from t to s: normal data keep their quantile."""
+    before, after = (0.7 * noise.alpha_bar[n].sqrt() for n in (t, s))
+    return after + spread(noise, s) / spread(noise, t) * (x - before)
+
+
+@pytest.mark.parametrize(
+    ("run", "order"), [(sampling.ddim, 1), (sampling.heun, 2)], ids=["ddim is of order 1", "heun is of order 2"]
+)
+def test_the_error_falls_with_the_order_of_the_solver(run: Callable, order: int) -> None:
+    noise, x_T, errors = angled(256), torch.linspace(-3, 3, 7, dtype=F64)[:, None], []
+    exact, last = followed(noise, x_T, 256, 0), followed(noise, x_T, 256, 64)
+    for steps in (16, 32, 64):
+        path = run(mixture.as_denoiser(DATA, noise), noise, x_T, times=range(256, -1, -256 // steps), keep=[64, 0])
+        errors.append(torch.stack([(path.x[0] - last).abs().max(), (path.x[1] - exact).abs().max()]))
+    for coarse, fine in itertools.pairwise(errors):
+        assert torch.allclose((coarse / fine).log2(), torch.tensor(float(order), dtype=F64), atol=0.1)
+
+
+@pytest.mark.parametrize("times", [ALL, SOME, [6, 1, 0]])
+def test_heun_is_exact_where_clean_image_and_noise_stay_the_same(times: list[int]) -> None:
+    x_0, noise = normal(8, 4, 2, 2), normal(9, 4, 2, 2)
+    x_T = forward.q_sample(NOISE, x_0, torch.full((4,), times[0]), noise)
+    path = sampling.heun(lambda x_t, t: x_0, NOISE, x_T, times=times)
+    for x, t in zip(path.x[:-1], times[:-1]):
+        assert_near(x, forward.q_sample(NOISE, x_0, torch.full((4,), t), noise))
+    assert torch.equal(path.x[-1], x_0)
+
+
+def test_heun_asks_twice_in_each_step_but_the_last() -> None:
+    asked = []
+
+    def denoiser(x: Tensor, t: Tensor) -> Tensor:
+        asked.append(t.unique().item())
+        return EXACT(x, t)
+
+    path = sampling.heun(denoiser, NOISE, normal(25, 3, 1), times=[6, 4, 1, 0])
+    assert asked == [6, 4, 4, 1, 1]
+    assert path.t.tolist() == [6, 4, 1, 0]
+    for x, x_0_hat, t in zip(path.x[:-1], path.x_0_hat, path.t[:-1], strict=True):
+        assert_near(x_0_hat, EXACT(x, t.expand(3)))
+    one = sampling.ddim(EXACT, NOISE, path.x[2], times=[1, 0])
+    assert_near(path.x[-1], one.x[-1])
+
+
+def test_heun_begins_where_no_signal_is_left() -> None:
+    noise = schedule.NoiseSchedule(torch.cat([angled(16).alpha_bar[:-1], torch.zeros(1, dtype=F64)]))
+    x_T = normal(26, 5, 1)
+    path = sampling.heun(mixture.as_denoiser(DATA, noise), noise, x_T, times=range(16, -1, -1))
+    assert (path.x[-1] - followed(noise, x_T, 16, 0)).abs().max() < 0.02
+
+
+@pytest.mark.parametrize("times", [[0, 1, 2, 3, 4, 5, 6], [0, 1, 2, 5], [0, 6], range(0, 7, 2)])
+def test_the_inverse_keeps_the_clean_image_and_the_noise_that_it_sees(times: object) -> None:
+    x_0 = normal(27, 4, 1)
+    path = sampling.ddim_inverse(EXACT, NOISE, x_0, times=times)
+    assert path.t.tolist() == list(times)
+    assert torch.equal(path.x[0], x_0)
+    assert torch.equal(path.x_0_hat[0], x_0)
+    assert_near(path.x[1], NOISE.alpha_bar[path.t[1]].sqrt() * x_0)  # no noise is seen in the data
+    for i in range(1, len(path.t) - 1):
+        here, there = NOISE.alpha_bar[path.t[i]], NOISE.alpha_bar[path.t[i + 1]]
+        x_0_hat = EXACT(path.x[i], path.t[i].expand(4))
+        noise = (path.x[i] - here.sqrt() * x_0_hat) / (1 - here).sqrt()
+        assert_near(path.x_0_hat[i], x_0_hat)
+        assert_near(path.x[i + 1], there.sqrt() * x_0_hat + (1 - there).sqrt() * noise)
+
+
+def test_there_and_back_is_the_identity_to_first_order() -> None:
+    noise, x_0, errors = angled(256), torch.linspace(-1, 2, 7, dtype=F64)[:, None], []
+    denoiser = mixture.as_denoiser(DATA, noise)
+    for steps in (32, 64, 128):
+        up = torch.linspace(0, 256, steps + 1).round().long()
+        there = sampling.ddim_inverse(denoiser, noise, x_0, times=up, keep=[256])
+        back = sampling.ddim(denoiser, noise, there.x[-1], times=up.flip(0), keep=[0])
+        exact = (x_0 - 0.7) / math.sqrt(0.3)  # what the flow makes of it at T
+        errors.append(torch.stack([(back.x[-1] - x_0).abs().max(), (there.x[-1] - exact).abs().max()]))
+    for coarse, fine in itertools.pairwise(errors):
+        assert torch.allclose((coarse / fine).log2(), torch.ones(2, dtype=F64), atol=0.15)
+    assert errors[-1].max() < 0.06
+
+
+def test_the_inverse_keeps_what_it_is_asked_for_and_no_graph() -> None:
+    x_0 = normal(28, 2, 1, 2, 2, dtype=torch.float32).requires_grad_()
+    whole = sampling.ddim_inverse(lambda x, t: 0.5 * x, NOISE, x_0, times=range(7))
+    part = sampling.ddim_inverse(lambda x, t: 0.5 * x, NOISE, x_0, times=range(7), keep=[4, 6])
+    assert part.t.tolist() == [4, 6]
+    assert torch.equal(part.x, whole.x[[4, 6]])
+    assert torch.equal(part.x_0_hat, whole.x_0_hat[[4]])
+    assert whole.x.dtype == torch.float32
+    assert not whole.x.requires_grad
+    last = sampling.heun(lambda x, t: 0.5 * x, NOISE, x_0, times=ALL, keep=[0])
+    assert last.x.shape == (1, 2, 1, 2, 2)
+    assert not last.x.requires_grad
+
+
 X = torch.zeros(2, 1)
 
 
@@ -243,6 +349,18 @@ BAD = [
     (lambda: sampling.ddim(EXACT, NOISE, X, times=ALL, eta=-0.1), r"eta was -0.1; it must be in \[0, 1\]"),
     (lambda: sampling.ddim(EXACT, NOISE, X, times=ALL, eta=0.5), "generator was None; it must be a torch.Generator"),
     (lambda: sampling.ddim(EXACT, NOISE, X, times=[3, 5, 0]), "times was .*; it must be strictly decreasing"),
+    (lambda: sampling.heun(EXACT, NOISE, X, times=[3, 5, 0]), "times was .*; it must be strictly decreasing"),
+    (lambda: sampling.heun(EXACT, NOISE, X, times=[0, 3]), "the last of times was 3; it must be 0, the data"),
+    (lambda: sampling.heun(EXACT, NOISE, torch.tensor(0.0), times=ALL), r"the shape of x_T was \(\)"),
+    (lambda: sampling.heun(lambda x, t: x[:1], NOISE, X, times=ALL), "the shape of the prediction"),
+    (lambda: sampling.heun(lambda x, t: x if t[0] > 5 else x[:1], NOISE, X, times=ALL), "the shape of the prediction"),
+    (lambda: sampling.ddim_inverse(EXACT, NOISE, X, times=ALL), "the first of times was 6; it must be 0, the data"),
+    (lambda: sampling.ddim_inverse(EXACT, NOISE, X, times=[0]), "the length of times was 1; it must be at least 2"),
+    (lambda: sampling.ddim_inverse(EXACT, NOISE, X, times=[0, 2, 2]), "times was .*; it must be strictly increasing"),
+    (lambda: sampling.ddim_inverse(EXACT, NOISE, X, times=[0, 7]), "the last of times was 7; it must be at most T, wh"),
+    (lambda: sampling.ddim_inverse(EXACT, NOISE, X, times=[0, 3], keep=[1]), r"keep was \[1\]; it must be among the t"),
+    (lambda: sampling.ddim_inverse(EXACT, NOISE, X.long(), times=[0, 3]), "the dtype of x_0 was torch.int64"),
+    (lambda: sampling.ddim_inverse(EXACT, NOISE, torch.tensor(0.0), times=[0, 3]), r"the shape of x_0 was \(\)"),
 ]
 
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from dmlib.diffusion import bounds, forward, schedule, variances
 from dmlib.diffusion.schedule import NoiseSchedule
-from dmlib.probability import gaussian
+from dmlib.probability import gaussian, mixture
 
 F64 = torch.float64
 NOISE = schedule.linear(6, 0.05, 0.6)
@@ -17,6 +17,10 @@ NOISE = schedule.linear(6, 0.05, 0.6)
 def wrong(x_t: Tensor, t: Tensor) -> Tensor:
     """A denoiser that is far from the best one."""
     return 0.2 - 0.3 * x_t + 0.05 * t[:, None].to(x_t.dtype)
+
+
+def seeded(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
 
 
 def normal(seed: int, *shape: int) -> Tensor:
@@ -101,3 +105,34 @@ def test_without_errors_the_best_variance_is_the_posteriors():
 def test_bad_input_is_named(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_the_optimal_variance_of_normal_data_is_what_x_t_leaves_of_the_state_before() -> None:
+    """For normal data of any variance the reverse step is normal: its variance is that of the joint, conditioned."""
+    noise, c2 = schedule.linear(6, 0.05, 0.6), 0.3
+    data = torch.tensor([0.7, -0.2]) + c2**0.5 * torch.randn(20_000, 2, generator=seeded(40)).double()
+    ones = torch.ones(1, dtype=torch.float64)
+    exact = mixture.Mixture(ones, torch.tensor([[0.7, -0.2]], dtype=torch.float64), c2 * ones)
+    table = bounds.optimal_variance(mixture.as_denoiser(exact, noise), noise, data, generator=seeded(41))
+    assert table.shape == (7,)
+    assert table.dtype == torch.float64
+    assert table[:2].tolist() == [0, 0]
+    var = 1 - noise.alpha_bar + c2 * noise.alpha_bar
+    left = var[1:-1] - noise.alpha[2:] * var[1:-1] ** 2 / var[2:]
+    assert torch.allclose(table[2:], left, rtol=0.03)
+    assert not torch.allclose(table[2:], noise.beta[2:], rtol=0.03)
+
+
+def test_the_optimal_variance_is_the_best_variance_of_errors_drawn_alike() -> None:
+    noise, data = schedule.linear(4, 0.05, 0.6), torch.randn(5, 1, 2, 2, generator=seeded(42))
+    denoiser = lambda x, t: 0.5 * x
+    table = bounds.optimal_variance(denoiser, noise, data, generator=seeded(43))
+    stream = seeded(43)
+    noises = [torch.randn(data.shape, generator=stream) for _ in range(4)]
+    errors = variances.prediction_errors(denoiser, noise, data, noises)
+    assert torch.equal(table, variances.best_variance(noise, errors, 4))
+
+
+def test_no_data_have_no_optimal_variance() -> None:
+    with pytest.raises(ValueError, match="the number of rows of errors was 0; it must be 1 or more"):
+        bounds.optimal_variance(lambda x, t: x, schedule.linear(4), torch.randn(0, 3), generator=seeded(44))
