@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import sys
+from types import SimpleNamespace
 
 import pytest
 from conftest import ROOT
@@ -83,3 +84,17 @@ def test_a_long_line_of_code_hangs_to_its_indent_and_is_copied_as_it_was():
     assert made.count('class="long"') == 1
     assert '<span class="long" style="--in: 4ch"><span class="indent">    </span><span class="n">x' in made
     assert text(made) == text(body)
+
+
+def test_the_scripts_walk_is_taken_once_and_a_second_build_leaves_the_script(tmp_path):
+    app = SimpleNamespace(outdir=tmp_path, builder=SimpleNamespace(format="html"))
+    path = tmp_path / "_static" / "scripts" / "pydata-sphinx-theme.js"
+    path.parent.mkdir(parents=True)
+    walk = ',"complete"===document.readyState?O():window.addEventListener("load",O)'
+    path.write_text(f'find("main-content"){walk};', "utf8")
+    for _ in range(2):
+        sphinx_light.quiet_theme(app, None)
+        assert path.read_text("utf8") == sphinx_light.QUIET + 'find("main-content");'
+    path.write_text('another("main-content");', "utf8")
+    with pytest.raises(ExtensionError, match="as sphinx_light knows it"):
+        sphinx_light.quiet_theme(app, None)

@@ -16,6 +16,7 @@ INLINE = re.compile(r'src="data:image/(\w+);base64,([^"]*)"')
 DRAWN = re.compile(r'<img (?=[^>]*src="[./]*_images/([\w-]+\.svg)")')
 SIZE = re.compile(r'<svg [^>]*width="([\d.]+)pt" height="([\d.]+)pt"')
 WALK = re.compile(r',"complete"===document\.readyState\?O\(\):window\.addEventListener\("load",O\)')
+QUIET = "/* without the walk over all code */\n"
 PIXELS = 4 / 3  # of the page in a point
 
 
@@ -69,12 +70,15 @@ def quiet_theme(app, exception) -> None:
     if exception or app.builder.format != "html":
         return
     path = Path(app.outdir) / "_static" / "scripts" / "pydata-sphinx-theme.js"
-    script, cut = WALK.subn("", path.read_text("utf8"))
+    script = path.read_text("utf8")
+    if script.startswith(QUIET):  # Sphinx copies no script where no page has changed.
+        return
+    script, cut = WALK.subn("", script)
     if not cut and "main-content" in script:
         raise ExtensionError(
             "the script of the theme: without the walk over all code, it must be as sphinx_light knows it"
         )
-    path.write_text(script, "utf8")
+    path.write_text(QUIET + script, "utf8")
 
 
 def setup(app):

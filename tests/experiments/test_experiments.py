@@ -519,7 +519,8 @@ def test_every_record_of_the_package_is_there_and_whole():
     digits = [f"ddpm-digits-{kind}" for kind in ("eps", "v", "eps-notime", "v-notime")]
     digits += ["vae-digits-categorical", "vae-digits-gaussian"]
     brief = [f"ddpm-mnist-brief{kind}" for kind in ("", "-eps", "-notime", "-eps-notime")]
-    names = {f"{name}-{seed}" for name in digits for seed in range(3)} | {*brief, *SHIPPED, "baselines-mnist", "calls-mnist"}
+    names = {f"{name}-{seed}" for name in digits for seed in range(3)}
+    names |= {*brief, *SHIPPED, "baselines-mnist", "calls-mnist"}
     assert {path.name for path in recorded_runs.RECORDS.iterdir()} == names
     for name in names:
         found = record(name)
