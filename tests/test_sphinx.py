@@ -98,3 +98,10 @@ def test_the_scripts_walk_is_taken_once_and_a_second_build_leaves_the_script(tmp
     path.write_text('another("main-content");', "utf8")
     with pytest.raises(ExtensionError, match="as sphinx_light knows it"):
         sphinx_light.quiet_theme(app, None)
+
+
+def test_a_check_links_an_equation_of_another_chapter_where_it_stands():
+    body = '<a href="#equation-eq-a">a</a><a href="#equation-eq-b">b</a><a href="#equation-eq-none">c</a>'
+    equations = {"eq-a": ("chapters/01-a", 1), "eq-b": ("chapters/02-b", 2)}
+    made = sphinx_light.lead(body, "chapters/01-a", equations, lambda here, there: f"{there.split('/')[1]}.html")
+    assert re.findall('href="(.*?)"', made) == ["#equation-eq-a", "02-b.html#equation-eq-b", "#equation-eq-none"]

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import html
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 from docutils import nodes
@@ -51,6 +52,16 @@ def sized(body: str, drawings: dict[str, Path]) -> str:
     return DRAWN.sub(size, body)
 
 
+def lead(body: str, pagename: str, equations: dict[str, tuple[str, int]], uri: Callable[[str, str], str]) -> str:
+    """The body of a page whose checks link equations as if all were its own: others are linked where they stand."""
+
+    def home(match: re.Match[str]) -> str:
+        page = equations.get(match[1], (pagename,))[0]
+        return match[0] if page == pagename else f'href="{uri(pagename, page)}#equation-{match[1]}"'
+
+    return re.sub(r'href="#equation-([\w-]+)"', home, body)
+
+
 def lighten(app, pagename, templatename, context, doctree) -> None:
     """Make a page light: its scripts late, its pictures files, read when they come into sight."""
     context["script_files"] = defer_scripts(context.get("script_files", []))
@@ -60,7 +71,8 @@ def lighten(app, pagename, templatename, context, doctree) -> None:
         body = picture_files(context["body"], context["pathto"]("_images/", resource=True), folder)
         body = body.replace(' aria-label="Toggle hidden content"', "")  # the summary says what it is
         drawings = {name: Path(app.srcdir) / path for path, name in app.builder.images.items()}
-        context["body"] = sized(body, drawings)
+        equations = app.env.get_domain("math").equations
+        context["body"] = lead(sized(body, drawings), pagename, equations, app.builder.get_relative_uri)
     about = next((p.astext() for p in doctree.findall(nodes.paragraph)), "") if doctree else ""
     context["metatags"] = f'<meta name="description" content="{html.escape(" ".join(about.split())[:300])}">'
 
