@@ -82,7 +82,7 @@ def opened(browser: Browser, address: str) -> dict[str, float]:
         line.send(command, values)
     line.on("Network.loadingFinished", lambda event: received.append(event["encodedDataLength"]))
     page.add_init_script(WATCH)
-    page.goto(address)
+    page.goto(address, wait_until="commit")  # a request that never ends must not end the measurement
     page.wait_for_function("quiet => performance.now() - seen.last > quiet", arg=QUIET)
     found = page.evaluate("figures()") | {"before the first touch, kB": sum(received) / 1000}
     context.close()

@@ -124,6 +124,18 @@ def assert_no_sideways_scroll(page, width: int):
     assert clipped == []
 
 
+def assert_figures_have_their_form_for_phones(page):
+    for picture in page.locator("picture:visible").all():
+        picture.scroll_into_view_if_needed()
+        page.wait_for_function("p => p.querySelector('img').naturalWidth", arg=picture.element_handle())
+        source, wanted, box, width = picture.evaluate(
+            """p => { const [source, image] = p.children, box = p.parentElement;
+                      return [image.currentSrc, source.srcset, box.clientWidth, image.clientWidth]; }"""
+        )
+        assert source.endswith(wanted.lstrip("./"))
+        assert 250 < width <= box
+
+
 def dress(page, scheme: str, width: int):
     """Turn the page light or dark, and to this width, and wait until the keyboard reaches what is too wide."""
     page.emulate_media(color_scheme=scheme)
@@ -175,6 +187,7 @@ def test_page_from_a_file(visit, name):
 def test_page_over_http_on_a_phone(visit, served, name):
     page = visit(name, base=served, width=390, color_scheme="dark")
     assert page.locator("details.detour[open], details.checks[open], details.solution[open]").count() == 0
+    assert_figures_have_their_form_for_phones(page)
     assert (page.outside, page.errors) == ([], [])
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -17,6 +18,8 @@ USES = {  # What a chapter's helpers read beside their arguments.
     "01-latent-variables": "",
     "02-autoencoders": "g corners clover shift",
     "04-vae": "",
+    "06-discrete-vae": "x W N V S f64 states corners exact rows score chance logits log_q P goal",
+    "05-hierarchical-vae": "",
     "07-forward-process": "beta kept plan",
     "10-what-to-predict": "T f64 beta bar before a b A B forms nats runs angle time grid layers plan single oracle one",
     "08-two-elbos": "six alpha beta calls unit perfect points denoise plan",
@@ -43,6 +46,28 @@ CALLS = [
     ("04-vae", "sample(Net().to('meta'), empty((3, 8)))"),
     ("04-vae", "mean_image(Net().to('meta'), empty((3, 8)))"),
     ("04-vae", "as_library(Net().to('meta')).elbo(empty(ROWS).long(), empty((1, 3, 8)))"),
+    ("06-discrete-vae", "cost(empty((5, 2, 3), f64))"),
+    ("06-discrete-vae", "average(empty((2, 3), f64))"),
+    ("06-discrete-vae", "place(empty((7, 2, 3), f64))"),
+    ("06-discrete-vae", "VQ().to('meta')(empty(ROWS).long())[0]"),
+    ("06-discrete-vae", "flat(empty((5, 3)))"),
+    ("06-discrete-vae", "log_soft(empty(5), 1.0, 0.5)"),
+    ("06-discrete-vae", "mix_cost(empty(5))"),
+    ("06-discrete-vae", "count(empty((4, 6561), f64))[1]"),
+    ("06-discrete-vae", "loo_gradient(empty((2, 5)), lambda idx: idx.sum(1).float(), empty((6, 2)).long())"),
+    ("06-discrete-vae", "average_step(empty((7, 2)), empty(7), empty((7, 2)), empty((9, 2)), 0.5)[0]"),
+    ("06-discrete-vae", "log_joint(coded, empty(IMAGES).long(), empty((3, 2)).long())"),
+    ("06-discrete-vae", "improve(coded, empty(IMAGES).long(), empty((3, 2)).long())"),
+    ("06-discrete-vae", "price(empty((5, 4)))"),
+    ("06-discrete-vae", "surrogate('soft', empty((5, 4)), empty((3, 5, 4)))"),
+    ("05-hierarchical-vae", "TwoLevels().to('meta').bound(empty(ROWS), empty((3, 8)), empty((3, 4)))"),
+    (
+        "05-hierarchical-vae",
+        "as_library(TwoLevels().to('meta')).elbo(empty(ROWS).long(), [empty((1, 3, 8)), empty((1, 3, 4))])",
+    ),
+    ("05-hierarchical-vae", "known(empty((3, 4)))"),
+    ("05-hierarchical-vae", "gain((empty(2), empty(2)), empty(9))"),
+    ("05-hierarchical-vae", "read((empty(2), empty(2)), empty((5, 2)), empty((5, 2, 2)))[2]"),
     ("07-forward-process", "log_weights(empty(ROWS), 0.3, empty(ROWS))"),
     ("07-forward-process", "known(empty(ROWS), empty((3, 10)), 0.3, empty(ROWS))"),
     ("07-forward-process", "jump(empty(IMAGES), 5, empty(IMAGES))"),
@@ -108,7 +133,9 @@ def names():
     def network(x, t):
         return x * (t > 1).view(-1, *[1] * (x.dim() - 1))
 
-    given = {"network": network, "denoiser": network, "empty": empty, "ROWS": ROWS, "IMAGES": IMAGES}
+    coded = SimpleNamespace(decode=lambda idx: (empty((len(idx), 1, 8, 8, 17)),), log_prior=lambda idx: empty(len(idx)))
+    coded.quantizer = SimpleNamespace(codebook=empty((3, 2)))
+    given = {"network": network, "denoiser": network, "coded": coded, "empty": empty, "ROWS": ROWS, "IMAGES": IMAGES}
     found = {chapter: helpers(chapter) for chapter in USES}
     for chapter in found.values():
         chapter.update(given)

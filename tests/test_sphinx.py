@@ -7,9 +7,13 @@ import re
 import sys
 from types import SimpleNamespace
 
+import nbformat
 import pytest
 from conftest import ROOT
 from sphinx.errors import ExtensionError
+
+from dmlib.book.figures import NARROW_MIME
+from tools import pages
 
 sys.path.insert(0, str(ROOT / "tools"))  # where Sphinx finds its extensions
 import sphinx_light
@@ -70,11 +74,35 @@ def test_vendored_files_are_those_that_were_taken(folder):
     }
 
 
-def test_a_drawing_scrolls_in_its_own_box_and_knows_how_wide_it_was_drawn():
+def test_a_drawing_without_a_form_for_phones_scrolls_in_its_own_box():
     image = '<img loading="lazy" width="400" height="200" alt="x" src="../_images/a.svg" />'
-    made = sphinx_narrow.scrolling(f"<figure>{image}</figure>")
+    made = sphinx_narrow.fitting(f"<figure>{image}</figure>", {"a.svg": None}.get)
     assert made == f'<figure><span class="drawing" style="--drawn: 400px">{image}</span></figure>'
-    assert sphinx_narrow.scrolling('<img width="9" src="_images/a.webp">') == '<img width="9" src="_images/a.webp">'
+    other = '<img width="9" src="_images/a.webp">'
+    assert sphinx_narrow.fitting(other, {}.get) == other
+
+
+def test_a_drawing_with_a_form_for_phones_is_a_picture_of_two():
+    image = '<img loading="lazy" width="400" height="200" alt="x" src="../_images/a.svg" />'
+    made = sphinx_narrow.fitting(image, {"a.svg": ("b.svg", 'width="300" height="500" ')}.get)
+    source = '<source media="(max-width: 600px)" width="300" height="500" srcset="../_images/b.svg">'
+    assert made == f"<picture>{source}{image}</picture>"
+
+
+def test_a_drawings_form_for_phones_is_found_by_its_content_however_its_lines_end():
+    assert sphinx_narrow.narrow_name("<svg>\n a</svg>\n") == sphinx_narrow.narrow_name("<svg>\r\n a</svg>")
+    assert sphinx_narrow.narrow_name("<svg>a</svg>") != sphinx_narrow.narrow_name("<svg>b</svg>")
+
+
+def test_pages_take_the_forms_for_phones_out_of_a_chapters_outputs(tmp_path):
+    two = {"image/svg+xml": ["<svg>\n", "wide</svg>"], NARROW_MIME: ["<svg>\n", "narrow</svg>"]}
+    outputs = [[{"output_type": "display_data", "metadata": {}, "data": two}], [], [{"output_type": "stream"}]]
+    name = sphinx_narrow.narrow_name("<svg>\nwide</svg>")
+    assert pages.narrow_figures(outputs) == {name: b"<svg>\nnarrow</svg>"}
+    path = tmp_path / "a.ipynb"
+    nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("1")]), path)
+    assert b"wide" in pages.with_outputs(path, outputs[:1])
+    assert b"narrow" not in pages.with_outputs(path, outputs[:1])
 
 
 def test_a_long_line_of_code_hangs_to_its_indent_and_is_copied_as_it_was():

@@ -15,7 +15,8 @@ from torch import Tensor
 from dmlib import metrics, networks, rng
 from dmlib.data import toys
 from dmlib.diffusion import bounds, forward, parameterization, sampling, schedule, variances
-from dmlib.latent import autoencoders
+from dmlib.latent import autoencoders, discrete
+from dmlib.latent.hvae import information
 from dmlib.probability import elbo, gaussian, likelihoods, linear_gaussian, mixture, multivariate
 
 NOISE = schedule.linear(6, 0.05, 0.5)
@@ -26,9 +27,11 @@ LINEAR = linear_gaussian.LinearGaussian(X[:3, :2], X[0], torch.tensor(0.5))
 PAIR = parameterization.SignalNoise(V[:, 0], V[:, 1])
 MIXTURE, MVN = mixture.empirical(X), multivariate.MVN(X[0], torch.eye(3))
 MLP, VAE = networks.MLP([3, 5, 2]), networks.vae([3], 2, [4], "gaussian")
+HVAE = networks.hvae([3], [2, 1], [4], [4], "gaussian")
 UNET, TIME_MLP = networks.UNet(1, 8, 2, [8]), networks.TimeMLP(3, 8, 1)
 CODER = networks.ConvEncoder(1, 8, [8], 2), networks.ConvDecoder(1, 8, [8], 3)
 DRAWS = torch.Generator()
+CHOICES, BOOK, CODES = V.view(1, 4, 3) / 2, discrete.VectorQuantizer(5, 3), torch.tensor([[0, 1], [2, 2]])
 
 
 def denoise(x_t: Tensor, t: Tensor) -> Tensor:
@@ -59,11 +62,28 @@ CALLS: dict[str, tuple[Callable, dict[str, object]]] = {  # each with arguments 
     "vae draw": (VAE.draw, {"x": X, "generator": DRAWS, "samples": 2}),
     "vae elbo": (VAE.elbo, {"x": X, "noise": torch.zeros(1, 4, 2), "estimator": "a"}),
     "vae sample": (VAE.sample, {"n": 2, "generator": DRAWS}),
+    "hvae draw": (HVAE.draw, {"x": X, "generator": DRAWS, "samples": 2}),
+    "hvae sample": (HVAE.sample, {"n": 2, "generator": DRAWS}),
+    "hvae below": (HVAE.sample_below, {"z": X[:, :1], "level": 2, "generator": DRAWS}),
+    "information": (information, {"q": gaussian.Gaussian(X, V), "z": X, "rows": 2}),
     "squared_error": (autoencoders.squared_error, {"x_hat": X, "x": X}),
     "corrupt": (autoencoders.corrupt, {"x": X, "noise_std": 0.5, "generator": DRAWS}),
     "kl_sparsity": (autoencoders.kl_sparsity, {"h": V / 2, "rho": 0.1}),
     "top_k": (autoencoders.top_k, {"z": X, "k": 2}),
     "contractive": (autoencoders.contractive_penalty, {"encoder": MLP, "x": X}),
+    "straight_through": (discrete.straight_through, {"hard": X, "soft": X}),
+    "gumbel": (discrete.gumbel, {"uniform": V / 2}),
+    "gumbel_softmax": (discrete.gumbel_softmax, {"logits": CHOICES, "uniform": CHOICES, "tau": 0.5}),
+    "kl_to_uniform": (discrete.kl_to_uniform, {"logits": CHOICES}),
+    "score_function": (discrete.score_function, {"losses": X, "log_probs": X, "baseline": X[0]}),
+    "leave_one_out": (discrete.leave_one_out, {"losses": X, "log_probs": X}),
+    "quantize": (BOOK.forward, {"z_e": X[None]}),
+    "restart": (BOOK.restart, {"z_e": X[None], "generator": DRAWS}),
+    "VectorQuantizer": (discrete.VectorQuantizer, {"n_codes": 5, "dim": 3}),
+    "perplexity": (discrete.perplexity, {"idx": CODES, "n_codes": 3}),
+    "CodePrior": (networks.CodePrior, {"positions": 2, "n_codes": 3, "hidden": 4, "dim": 2}),
+    "code prior": (networks.CodePrior(2, 3).forward, {"idx": CODES}),
+    "code encoder": (networks.CodeEncoder([3], [4], 2, 3, 4).forward, {"x": LEVELS}),
     "q_transition": (forward.q_transition, {"schedule": NOISE, "x_s": X, "s": T - 1, "t": T}),
     "q_sample": (forward.q_sample, {"schedule": NOISE, "x_0": X, "t": T, "noise": X}),
     "reverse_step": (bounds.reverse_step, {"schedule": NOISE, "x_0_hat": X, "x_t": X, "t": T, "variance": "beta"}),

@@ -17,7 +17,9 @@ from pathlib import Path
 import nbformat
 
 from dmlib.book import map as road
+from dmlib.book.figures import NARROW_MIME
 from tools import appendices, execute
+from tools.sphinx_narrow import narrow_name
 
 COPIED = ["_config.yml", "_toc.yml", "references.bib"]
 
@@ -38,8 +40,16 @@ def with_outputs(path: Path, outputs: list) -> bytes:
     for n, (cell, kept) in enumerate(zip(cells, outputs, strict=True), 1):
         cell.outputs, cell.execution_count = [nbformat.from_dict(output) for output in kept], n
         for output in cell.outputs:
-            output.get("data", {}).pop(appendices.LEDGER_MIME, None)
+            for mime in (appendices.LEDGER_MIME, NARROW_MIME):
+                output.get("data", {}).pop(mime, None)
     return nbformat.writes(notebook).encode()
+
+
+def narrow_figures(outputs: list) -> dict[str, bytes]:
+    """The forms for phones of a chapter's figures, by the paths that the pages look for."""
+    data = [output.get("data", {}) for cell in outputs for output in cell]
+    two = [(d["image/svg+xml"], d[NARROW_MIME]) for d in data if NARROW_MIME in d]
+    return {narrow_name("".join(wide)): "".join(narrow).encode() for wide, narrow in two}
 
 
 def staged(root: Path) -> dict[str, bytes]:
@@ -60,6 +70,7 @@ def staged(root: Path) -> dict[str, bytes]:
             raise SystemExit(f"{path.relative_to(root)} has not been executed as it stands; run make book.")
         kept[path.stem] = json.loads(execute.kept(path, root).read_text("utf8"))
         files[path.relative_to(root).as_posix()] = with_outputs(path, kept[path.stem]["outputs"])
+        files |= narrow_figures(kept[path.stem]["outputs"])
     files |= {f"chapters/{name}.md": text.encode() for name, text in appendices.made(root, kept).items()}
     return files
 
@@ -72,7 +83,7 @@ def stage(root: Path) -> Path:
     source = root / "_build" / "source"
     files = staged(root)
     changed = [name for name, content in files.items() if write(source / name, content)]
-    if not all(name.startswith("chapters/") for name in changed):
+    if not all(name.startswith(("chapters/", "narrow/")) for name in changed):
         shutil.rmtree(root / "_build" / ".doctrees", ignore_errors=True)
     for old in source.rglob("*"):
         if old.is_file() and old.relative_to(source).as_posix() not in files:

@@ -11,14 +11,13 @@ from pathlib import Path
 
 from docutils import nodes
 from sphinx.errors import ExtensionError
+from sphinx_narrow import sides
 
 UNUSED = {"design-tabs.js"}  # of extensions that bring a script for what the book has not
 INLINE = re.compile(r'src="data:image/(\w+);base64,([^"]*)"')
 DRAWN = re.compile(r'<img (?=[^>]*src="[./]*_images/([\w-]+\.svg)")')
-SIZE = re.compile(r'<svg [^>]*width="([\d.]+)pt" height="([\d.]+)pt"')
 WALK = re.compile(r',"complete"===document\.readyState\?O\(\):window\.addEventListener\("load",O\)')
 QUIET = "/* without the walk over all code */\n"
-PIXELS = 4 / 3  # of the page in a point
 
 
 def defer_scripts(scripts: list) -> list:
@@ -44,12 +43,7 @@ def picture_files(body: str, root: str, folder: Path) -> str:
 def sized(body: str, drawings: dict[str, Path]) -> str:
     """The body of a page with the size of each drawing, given by name, so that nothing moves when it arrives."""
 
-    def size(match: re.Match[str]) -> str:
-        found = SIZE.search(drawings[match[1]].read_text("utf8")[:1000])
-        sides = zip(("width", "height"), found.groups() if found else ())
-        return '<img loading="lazy" ' + "".join(f'{side}="{PIXELS * float(n):.0f}" ' for side, n in sides)
-
-    return DRAWN.sub(size, body)
+    return DRAWN.sub(lambda match: '<img loading="lazy" ' + sides(drawings[match[1]].read_text("utf8")), body)
 
 
 def lead(body: str, pagename: str, equations: dict[str, tuple[str, int]], uri: Callable[[str, str], str]) -> str:

@@ -24,8 +24,8 @@ from typing import Any
 import matplotlib as mpl
 import torch
 
+from dmlib.book import figures, plotting
 from dmlib.book import map as road
-from dmlib.book import plotting
 from dmlib.checks import require
 
 __all__ = ["CELL_METADATA", "TAGS", "CellFailed", "check", "normalize", "place", "record", "run", "setup", "show"]
@@ -53,7 +53,7 @@ QUIET = {"OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1", "DMLIB_STATIC": "1"}
 
 def setup() -> None:
     """Set the style of figures, and one thread for torch: a chapter's tensors are small, a second thread would wait."""
-    _figures_as_svg()
+    figures.as_svg()
     mpl.rcParams.update(plotting.STYLE)
     torch.set_num_threads(1)
 
@@ -72,15 +72,6 @@ def show(fn: Callable[..., Any]) -> None:
     source = textwrap.dedent(inspect.getsource(fn)).rstrip()
     fence = "````" if "```" in source else "```"
     display({"text/markdown": f"{fence}python\n{source}\n{fence}", "text/plain": source}, raw=True)
-
-
-def _figures_as_svg() -> None:
-    """In Jupyter, show figures as SVG that is the same in every run."""
-    if "IPython" not in sys.modules or sys.modules["IPython"].get_ipython() is None:
-        return
-    from matplotlib_inline.backend_inline import set_matplotlib_formats
-
-    set_matplotlib_formats("svg", metadata={"Date": None})
 
 
 def normalize(book: dict[str, Any]) -> dict[str, Any]:

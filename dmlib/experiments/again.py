@@ -10,10 +10,11 @@ from __future__ import annotations
 import dataclasses
 import sys
 
-from dmlib.experiments import command, ddpm, measure, recorded, vae
+from dmlib.experiments import command, ddpm, hvae, measure, recorded, vae, vqvae
 from dmlib.learning import checkpoints
 
-EXPERIMENTS = {"ddpm": ddpm, "vae": vae}
+EXPERIMENTS = {"ddpm": ddpm, "hvae": hvae, "vae": vae, "vqvae": vqvae}
+OF_TRAINING = ("duration", "history", "dead", "prior_history")  # What a record keeps of it.
 
 
 def again(name: str) -> None:
@@ -27,7 +28,7 @@ def again(name: str) -> None:
     with checkpoints.replacing(recorded.RECORDS / name) as fresh:
         found = experiment.measured(model, config, fresh)
         found |= {"parameters": sum(weights.numel() for weights in model.parameters())}
-        found |= {key: old.metrics[key] for key in ("duration", "history")}
+        found |= {key: old.metrics[key] for key in OF_TRAINING if key in old.metrics}
         command.write(fresh / "metrics.json", found)
         for part in ("config", "environment"):
             command.write(fresh / f"{part}.json", getattr(old, part))

@@ -11,6 +11,7 @@ The same command continues a run that was stopped. All losses and bounds are in 
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -85,7 +86,7 @@ def held_out_bound(model: VAE, x: Tensor, codes: int = 16) -> dict[str, Any]:
     return measure.bound(torch.cat(totals), x[0].numel())
 
 
-def draw_samples(model: VAE, config: VAEConfig, levels: int) -> list[Tensor]:
+def draw_samples(model: VAE, config: command.SampledConfig, levels: int) -> list[Tensor]:
     """Sets of config.samples images on [-1, 1], one of each seed."""
     device, sets = processes.available(config.device), []
     for seed in range(config.sets):
@@ -95,7 +96,7 @@ def draw_samples(model: VAE, config: VAEConfig, levels: int) -> list[Tensor]:
     return sets
 
 
-def measured(model: VAE, config: VAEConfig, folder: Path) -> dict[str, Any]:
+def measured(model: VAE, config: command.SampledConfig, folder: Path) -> dict[str, Any]:
     """The bound and the samples of a trained model; writes samples.png."""
     source, device = measure.source(config.data), processes.available(config.device)
     sets = draw_samples(model, config, source.levels)
@@ -107,6 +108,18 @@ def run(config: VAEConfig, folder: Path) -> dict[str, Any]:
     """Train, measure, and write samples.png; with `publish`, the weights too."""
     source = measure.source(config.data)
     spec = network(config, tuple(source.train.shape[1:]), source.levels)
+    return learn(config, folder, spec, objective, measured)
+
+
+def learn(
+    config: command.SampledConfig,
+    folder: Path,
+    spec: dict[str, Any],
+    objective: Callable[[Any], Objective],
+    measured: Callable,
+) -> dict[str, Any]:
+    """Build the network of `spec`, train it by its objective, and measure it."""
+    source = measure.source(config.data)
     model = build(spec, seed=config.seed)
     command.say(f"{config.name}: {command.environment(config)}")
     result = fit(

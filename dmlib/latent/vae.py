@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import nn
@@ -30,6 +30,7 @@ class VAE(nn.Module):
     encoder(x) gives (mean, log_var), each [B,K]; decoder(z [N,K]) gives the tuple of the likelihood's parameters;
     likelihood(*parameters, x) gives [N]. x is what the likelihood takes: the encoder scales it.
     An encoder that says its `latent_dim` K lets `sample` work before any x was seen.
+    Noise is [S,B,K]; a subclass may take a list.
     """
 
     def __init__(self, encoder: Callable, decoder: Callable, likelihood: Callable) -> None:
@@ -42,13 +43,10 @@ class VAE(nn.Module):
     def q(self, x: Tensor) -> Gaussian:
         """The approximate posterior of z given x, [B,K]; it keeps the log-variance."""
         require(isinstance(x, Tensor) and x.dim() > 0, "x", type(x).__name__, "a tensor [B, *event]")
-        mean, log_var = self.encoder(x)
-        require_float(mean, "the encoder's mean")
-        require_shape(mean, "the encoder's mean", x.shape[0], None)
-        require_like(log_var, "the encoder's log-variance", mean, "its mean")
+        q = predicted(self.encoder, x, "the encoder")
         if self._no_codes is None:
-            self._no_codes = mean.new_empty(0, mean.shape[1])
-        return gaussian.from_log_var(mean, log_var)
+            self._no_codes = q.mean.new_empty(0, q.mean.shape[1])
+        return q
 
     def draw(self, x: Tensor, *, generator: torch.Generator, samples: int = 1) -> tuple[Float[Tensor, "S B K"]]:
         """The standard normal noise that the bounds on x take.
@@ -61,7 +59,7 @@ class VAE(nn.Module):
         if self._no_codes is None:
             with torch.no_grad():
                 self.q(x)
-        return (self._normal(samples, x.shape[0], generator=generator),)
+        return (self._normal(samples, x.shape[0], self._no_codes.shape[1], generator=generator),)
 
     def log_weights(self, x: Tensor, noise: Tensor) -> Float[Tensor, "S B"]:
         """The log-weights log p(x, z) - log q(z given x) of S reparameterized codes, in nats.
@@ -74,7 +72,7 @@ class VAE(nn.Module):
         log_ratio = gaussian.log_prob(standard, flat) - gaussian.log_prob(standard, noise)
         return log_lik + log_ratio.view_as(log_lik) + gaussian.log_var(q).sum(1) / 2
 
-    def elbo(self, x: Tensor, noise: Tensor, estimator: str = "b") -> Float[Tensor, " B"]:
+    def elbo(self, x: Tensor, noise: Tensor | Sequence[Tensor], estimator: str = "b") -> Float[Tensor, " B"]:
         """An unbiased estimate of the evidence lower bound, in nats.
 
         "a" averages log-weights, Eq. [eq-sgvb-a]; "b" takes the KL to the prior in closed form, Eq. [eq-sgvb-b].
@@ -82,8 +80,8 @@ class VAE(nn.Module):
         require_choice(estimator, "estimator", ("a", "b"))
         if estimator == "a":
             return elbo.sgvb_a(self.log_weights(x, noise))
-        q, _, log_lik = self._codes(x, noise)
-        return elbo.sgvb_b(log_lik, gaussian.kl(q, gaussian.standard(q.mean)))
+        reconstruction, prior, transitions = self.elbo_terms(x, noise)
+        return reconstruction - prior - transitions.sum(1)
 
     def elbo_terms(self, x: Tensor, noise: Tensor) -> ElboTerms:
         """The bound in its two terms, reconstruction and prior, in nats; there are no transitions.
@@ -94,7 +92,7 @@ class VAE(nn.Module):
         prior = gaussian.kl(q, gaussian.standard(q.mean))
         return ElboTerms(log_lik.mean(0), prior, prior.new_zeros(len(prior), 0))
 
-    def iwae(self, x: Tensor, noise: Tensor) -> Float[Tensor, " B"]:
+    def iwae(self, x: Tensor, noise: Tensor | Sequence[Tensor]) -> Float[Tensor, " B"]:
         """The importance-weighted bound of S codes, in nats: tighter as S grows [Burda2016].
 
         Eq. [eq-iwae].
@@ -110,10 +108,7 @@ class VAE(nn.Module):
         n = integer(n, "n", 1)
         require_generator(generator)
         require(self._no_codes is not None, "the latent dimension", "unknown", "the encoder's attribute latent_dim")
-        parameters = self._decode(self._normal(n, generator=generator))
-        if mean:
-            return likelihoods.mean(self.likelihood, *parameters)
-        return likelihoods.draw(self.likelihood, *parameters, generator=generator)
+        return self._observe(self._normal(n, self._no_codes.shape[1], generator=generator), generator, mean)
 
     def _codes(self, x: Tensor, noise: Tensor) -> tuple[Gaussian, Tensor, Tensor]:
         """q(z given x), S codes drawn from it [S,B,K] and their log-likelihoods [S,B]."""
@@ -134,7 +129,23 @@ class VAE(nn.Module):
         require(isinstance(parameters, tuple), "the decoder's output", type(parameters).__name__, "a tuple of tensors")
         return parameters
 
+    def _observe(self, z: Tensor, generator: torch.Generator, mean: bool) -> Tensor:
+        """A draw of x, or its mean, given each code, z [N,K]."""
+        parameters = self._decode(z)
+        if mean:
+            return likelihoods.mean(self.likelihood, *parameters)
+        return likelihoods.draw(self.likelihood, *parameters, generator=generator)
+
     def _normal(self, *shape: int, generator: torch.Generator) -> Tensor:
-        """Standard normal codes, [*shape, K]."""
+        """Standard normal numbers of the codes' dtype and device."""
         like = self._no_codes
-        return torch.randn(*shape, like.shape[1], generator=generator, dtype=like.dtype, device=like.device)
+        return torch.randn(*shape, generator=generator, dtype=like.dtype, device=like.device)
+
+
+def predicted(network: Callable, given: Tensor, name: str) -> Gaussian:
+    """The Gaussian that a network predicts for each row of `given`, as (mean, log_var); raises on other shapes."""
+    mean, log_var = network(given)
+    require_float(mean, f"{name}'s mean")
+    require_shape(mean, f"{name}'s mean", given.shape[0], None)
+    require_like(log_var, f"{name}'s log-variance", mean, "its mean")
+    return gaussian.from_log_var(mean, log_var)

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import functools
 import inspect
+import itertools
 from collections.abc import Callable, Sequence
 
 import torch
 from torch import nn
 
 from dmlib import rng
-from dmlib.checks import Tensor, integers, require, require_choice
+from dmlib.checks import Tensor, integers, require, require_choice, sizes
+from dmlib.latent.discrete import VectorQuantizer
+from dmlib.latent.hvae import MarkovHVAE
 from dmlib.latent.vae import VAE
+from dmlib.latent.vqvae import VQVAE
+from dmlib.networks.codes import CodeEncoder, CodePrior
 from dmlib.networks.convolutional import Classifier, ConvDecoder, ConvEncoder
 from dmlib.networks.mlp import GAUSSIAN, MLP, Decoder, GaussianEncoder, TimeMLP, require_levels
 from dmlib.networks.unet import UNet
@@ -37,6 +42,27 @@ def vae(
     return VAE(encoder, decoder, _likelihood(likelihood, levels))
 
 
+def hvae(
+    event: Sequence[int],
+    latents: Sequence[int],
+    hidden: Sequence[int],
+    between: Sequence[int],
+    likelihood: str,
+    levels: int | None = None,
+    spread: str = "shared",
+) -> MarkovHVAE:
+    """A hierarchy whose lowest level is that of a `vae`; `latents` are the sizes of its levels, the lowest first.
+
+    Between two levels stand two GaussianEncoders, one each way, whose hidden sizes `between` mirror each other.
+    """
+    latents, between = sizes(latents, "latents"), integers(between, "between")
+    base = vae(event, latents[0], hidden, likelihood, levels, spread)
+    pairs = list(itertools.pairwise(latents))
+    upward = [GaussianEncoder([low], between, high) for low, high in pairs]
+    downward = [GaussianEncoder([high], between[::-1], low) for low, high in pairs]
+    return MarkovHVAE([base.encoder, *upward], downward, base.decoder, base.likelihood)
+
+
 def conv_vae(
     channels: int, size: int, latent: int, widths: Sequence[int], likelihood: str, levels: int | None = None
 ) -> VAE:
@@ -51,6 +77,26 @@ def conv_vae(
     return VAE(encoder, decoder, _likelihood(likelihood, levels))
 
 
+def vqvae(
+    event: Sequence[int],
+    positions: int,
+    n_codes: int,
+    dim: int,
+    hidden: Sequence[int],
+    likelihood: str,
+    levels: int | None,
+    prior_hidden: int = 32,
+) -> VQVAE:
+    """A VQVAE of levels with a CodeEncoder, a Decoder whose hidden sizes mirror each other, and a CodePrior."""
+    levels, hidden = require_levels(likelihood, levels), integers(hidden, "hidden")
+    require(levels is not None, "likelihood", repr(likelihood), "one of levels")
+    encoder = CodeEncoder(event, hidden, positions, dim, levels)
+    decoder = Decoder(positions * dim, hidden[::-1], event, likelihood, levels)
+    prior = CodePrior(positions, n_codes, prior_hidden)
+    quantizer = VectorQuantizer(n_codes, dim)
+    return VQVAE(encoder, quantizer, decoder, _likelihood(likelihood, levels), positions, prior)
+
+
 def _likelihood(likelihood: str, levels: int | None) -> Callable[..., Tensor]:
     """The likelihood of this name, with its number of levels."""
     options = {"binomial": {"n": (levels or 0) - 1}, "discretized_gaussian": {"levels": levels}}.get(likelihood, {})
@@ -63,7 +109,10 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "gaussian_encoder": GaussianEncoder,
     "decoder": Decoder,
     "vae": vae,
+    "hvae": hvae,
     "conv_vae": conv_vae,
+    "vqvae": vqvae,
+    "code_prior": CodePrior,
     "unet": UNet,
     "classifier": Classifier,
 }

@@ -15,7 +15,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dmlib.book import map, notebook, plotting, verify
+from dmlib.book import figures, map, notebook, plotting, verify
 
 
 @pytest.fixture(autouse=True)
@@ -300,6 +300,7 @@ def test_record_stores_what_checks_print_and_nothing_else(tmp_path, monkeypatch)
     assert stored[1]["execution_count"] == 2
     figure, source, still, live, report = [c.outputs[0].data for c in runs[0].nb.cells[2:]]
     assert "image/svg+xml" in figure
+    assert figures.NARROW_MIME in figure
     assert "<dc:date>" not in figure["image/svg+xml"]
     assert source["text/markdown"].startswith("```python\ndef curve")
     assert still["text/html"].count("<img") == 2

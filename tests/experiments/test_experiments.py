@@ -19,7 +19,7 @@ from PIL import Image
 
 from dmlib import data, metrics, networks, rng
 from dmlib.diffusion import bounds, parameterization, schedule
-from dmlib.experiments import baselines, classifier, command, ddpm, measure, record, vae
+from dmlib.experiments import baselines, classifier, command, ddpm, hvae, measure, record, vae, vqvae
 from dmlib.experiments import recorded as recorded_runs
 from dmlib.learning import checkpoints, processes
 from dmlib.probability import mixture
@@ -28,7 +28,10 @@ SMALL = {
     ddpm: "--steps 4 --log_every 2 --batch_size 8 --T 3 --widths 8,8 --sets 2 --samples 40 --sampling_steps 3"
     " --bound_images 5 --bound_steps 3",
     vae: "--steps 4 --log_every 2 --batch_size 8 --widths 8 --latent 2 --sets 2 --samples 40",
+    hvae: "--steps 4 --log_every 2 --batch_size 8 --widths 8 --latents 3,2 --between 4 --sets 2 --samples 40",
     classifier: "--steps 4 --log_every 2 --batch_size 8 --widths 4",
+    vqvae: "--steps 4 --log_every 2 --batch_size 8 --widths 8 --positions 2 --n_codes 4 --dim 2 --restarts 1"
+    " --restart_steps 2 --prior_steps 4 --sets 2 --samples 40",
 }
 needs_mnist = pytest.mark.skipif(
     "DMLIB_DATA" not in os.environ, reason="DMLIB_DATA names no folder with the files of MNIST"
@@ -376,7 +379,7 @@ def test_what_the_package_ships_is_small_and_says_where_it_comes_from(name):
 
 def test_the_shipped_names():
     kinds = [f"{model}-{source}" for model in ("classifier", "ddpm", "vae") for source in ("digits", "mnist")]
-    assert kinds == SHIPPED
+    assert sorted([*kinds, "hvae-digits", "vqvae-digits"]) == SHIPPED
 
 
 @pytest.mark.parametrize("name", [name for name in SHIPPED if not name.startswith("classifier")])
@@ -387,11 +390,13 @@ def test_cards_say_what_the_records_hold(name):
     assert np.mean(found["bits"]) == pytest.approx(found["bits_per_dim"], abs=1e-4)
 
 
-@pytest.mark.parametrize(("name", "count"), [("ddpm-mnist", 40), ("vae-mnist", 200), ("vae-digits", 200)])
+@pytest.mark.parametrize(
+    ("name", "count"), [("ddpm-mnist", 40), ("vae-mnist", 200), ("vae-digits", 200), ("hvae-digits", 200)]
+)
 def test_shipped_networks_draw_what_their_records_say(name, count):
     """Samples of every class, and as many that the classifier, which is judged by this too, is not sure of."""
     model, card = checkpoints.pretrained(name)
-    if name.startswith("vae"):
+    if "vae" in name:
         levels = model.sample(count, generator=rng.generator(3))
         side = {"digits": 8, "mnist": 28}[card["data"]]
         images = measure.to_unit(levels, card["levels"]).view(count, 1, side, side)
@@ -516,8 +521,9 @@ def test_a_record_is_kept_and_read_again(run, tmp_path, monkeypatch):
 
 
 def test_every_record_of_the_package_is_there_and_whole():
-    digits = [f"ddpm-digits-{kind}" for kind in ("eps", "v", "eps-notime", "v-notime")]
-    digits += ["vae-digits-categorical", "vae-digits-gaussian"]
+    digits = [f"ddpm-digits-{kind}" for kind in ("eps", "v", "elbo", "eps-notime", "v-notime")]
+    digits += ["vae-digits-categorical", "vae-digits-gaussian", "vqvae-digits", "vqvae-digits-plain"]
+    digits += [f"hvae-digits-{kind}" for kind in ("2", "3", "free")]
     brief = [f"ddpm-mnist-brief{kind}" for kind in ("", "-eps", "-notime", "-eps-notime")]
     names = {f"{name}-{seed}" for name in digits for seed in range(3)}
     names |= {*brief, *SHIPPED, "baselines-mnist", "calls-mnist"}

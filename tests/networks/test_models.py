@@ -27,6 +27,12 @@ each_likelihood = pytest.mark.parametrize("likelihood", LIKELIHOODS)
 each_spec = pytest.mark.parametrize("name", MODELS)
 
 
+HVAE = {"name": "hvae", "event": EVENT, "latents": [4, 2], "hidden": [8, 7], "between": [5, 6]} | {
+    "likelihood": "categorical",
+    "levels": LEVELS,
+}
+
+
 def levels_of(likelihood: str) -> int | None:
     return LEVELS if likelihood in LEVELED else None
 
@@ -38,7 +44,20 @@ def spec_of(name: str) -> dict:
         "gaussian_encoder": {"name": "gaussian_encoder", "event": EVENT, "hidden": [8], "latent": 2, "levels": LEVELS},
         "decoder": {"name": "decoder", "latent": 2, "hidden": [8], "event": EVENT, "likelihood": "bernoulli"},
         "vae": vae_spec("categorical"),
+        "hvae": HVAE,
         "conv_vae": CONV_VAE,
+        "vqvae": {
+            "name": "vqvae",
+            "event": EVENT,
+            "positions": 3,
+            "n_codes": 5,
+            "dim": 2,
+            "hidden": [8, 7],
+            "likelihood": "categorical",
+            "levels": LEVELS,
+            "prior_hidden": 4,
+        },
+        "code_prior": {"name": "code_prior", "positions": 3, "n_codes": 5, "hidden": 4, "dim": 2},
         "unet": {"name": "unet", "channels": 2, "size": 8, "patch": 2, "widths": [8, 16]},
         "classifier": {"name": "classifier", "channels": 1, "size": 8, "widths": [4, 8], "features": 6},
     }[name]
@@ -161,10 +180,60 @@ def test_vae_has_a_bound_that_reaches_every_weight(likelihood: str) -> None:
     assert model.sample(3, generator=rng.generator(0), mean=True).shape == (3, *EVENT)
 
 
+def test_hvae_stands_on_a_vae_and_mirrors_what_is_between_its_levels() -> None:
+    model, base = build(HVAE, seed=3), build(vae_spec("categorical", latent=4), seed=3)
+    for part in ("encoder", "decoder"):
+        ours, theirs = (getattr(m, part).state_dict() for m in (model, base))
+        assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
+    shapes = [[tuple(w.shape) for w in maps[0].parameters() if w.dim() > 1] for maps in (model.upward, model.downward)]
+    assert shapes == [[(5, 4), (6, 5), (4, 6)], [(6, 2), (5, 6), (8, 5)]]
+    assert len(model.upward) == len(model.downward) == 1
+    x = data_of("categorical")
+    (noise,) = model.draw(x, generator=rng.generator(9))
+    assert [tuple(e.shape) for e in noise] == [(1, 4, 4), (1, 4, 2)]
+    model.elbo(x, noise).sum().backward()
+    assert all(p.grad.abs().max() > 0 for p in model.parameters())
+    assert model.sample(3, generator=rng.generator(9)).shape == (3, *EVENT)
+    assert len(build(HVAE | {"latents": [4, 3, 2, 1]}).downward) == 3
+    with pytest.raises(ValueError, match="latents was"):
+        build(HVAE | {"latents": []})
+
+
 def test_vae_mirrors_its_hidden_sizes() -> None:
     model = build(vae_spec("categorical"))
     sizes = [[m.weight.shape[::-1] for m in part.modules() if isinstance(m, nn.Linear)] for part in model.children()]
     assert sizes == [[(6, 8), (8, 7), (7, 4)], [(2, 7), (7, 8), (8, math.prod(EVENT) * LEVELS)]]
+
+
+def test_a_vqvae_mirrors_its_hidden_sizes_and_encodes_levels_on_minus_one_to_one() -> None:
+    model = build(spec_of("vqvae"))
+    sizes = [[m.weight.shape[::-1] for m in part.modules() if isinstance(m, nn.Linear)]
+             for part in (model.encoder, model.decoder)]  # fmt: skip
+    assert sizes == [[(6, 8), (8, 7), (7, 6)], [(6, 7), (7, 8), (8, math.prod(EVENT) * LEVELS)]]
+    x = data_of("categorical")
+    expected = model.encoder.mlp(likelihoods.to_unit(x, LEVELS).flatten(1)).view(4, 3, 2)
+    torch.testing.assert_close(model.encoder(x), expected)
+    assert (model.positions, model.quantizer.codebook.shape, model.prior.shape) == (3, (5, 2), (3, 5))
+    with pytest.raises(ValueError, match="likelihood was 'bernoulli'; it must be one of levels"):
+        build(spec_of("vqvae") | {"likelihood": "bernoulli", "levels": None})
+
+
+def test_a_prior_over_codes_is_a_small_network_for_each_position() -> None:
+    prior = build(spec_of("code_prior"))
+    nn.init.normal_(prior.bias, generator=rng.generator(1))
+    idx = torch.randint(5, (6, 3), generator=rng.generator(0))
+    e = prior.embedding.weight[idx].detach()  # [6, 3, 2]
+    first = prior.first.weight.detach().view(3, 4, 3, 2)
+    for i in range(3):
+        hidden = prior.first.bias.detach().view(3, 4)[i].expand(6, 4)
+        for j in range(i):
+            hidden = hidden + e[:, j] @ first[i, :, j].T
+        expected = nn.functional.silu(hidden) @ prior.weight[i] + prior.bias[i]
+        torch.testing.assert_close(prior(idx)[:, i], expected)
+    big = build({"name": "code_prior", "positions": 2, "n_codes": 300, "hidden": 64, "dim": 3})
+    assert big.weight.std().item() == pytest.approx(1 / 8, rel=0.05)
+    assert big.bias.abs().max() == 0
+    assert build({"name": "code_prior", "positions": 2, "n_codes": 3}).first.weight.shape == (64, 16)
 
 
 @each_spec
@@ -266,7 +335,10 @@ def test_networks_compile_whole(name: str, monkeypatch: pytest.MonkeyPatch) -> N
         "gaussian_encoder": (data_of("categorical"),),
         "decoder": (torch.zeros(3, 2),),
         "vae": (data_of("categorical"), torch.zeros(1, 4, 2)),
+        "hvae": (data_of("categorical"), [torch.zeros(1, 4, 4), torch.zeros(1, 4, 2)]),
         "conv_vae": (torch.ones(3, 1, 8, 8, dtype=torch.uint8), torch.zeros(1, 3, 2)),
+        "vqvae": (data_of("categorical"),),
+        "code_prior": (torch.zeros(3, 3, dtype=torch.int64),),
         "unet": (torch.zeros(3, 2, 8, 8), torch.ones(3, dtype=torch.int64)),
         "classifier": (torch.zeros(3, 1, 8, 8),),
     }[name]
@@ -283,6 +355,18 @@ def test_networks_compile_whole(name: str, monkeypatch: pytest.MonkeyPatch) -> N
         {"name": "time_mlp", "dim": 1, "hidden": 1, "depth": 1},
         {"name": "gaussian_encoder", "event": [1], "hidden": [1], "latent": 1, "levels": 2},
         {"name": "decoder", "latent": 1, "hidden": [1], "event": [1], "likelihood": "binomial", "levels": 2},
+        {"name": "code_prior", "positions": 1, "n_codes": 2, "hidden": 1, "dim": 1},
+        {
+            "name": "vqvae",
+            "event": [1],
+            "positions": 1,
+            "n_codes": 2,
+            "dim": 1,
+            "hidden": [1],
+            "likelihood": "categorical",
+            "levels": 2,
+            "prior_hidden": 1,
+        },
         {"name": "unet", "channels": 1, "size": 1, "patch": 1, "widths": [8], "blocks": 1},
         {"name": "classifier", "channels": 1, "size": 2, "widths": [1], "features": 1, "classes": 1},
         {"name": "conv_vae", "channels": 1, "size": 2, "latent": 1, "widths": [1], "likelihood": "bernoulli"},
