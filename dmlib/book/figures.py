@@ -6,6 +6,7 @@ import os
 import sys
 from typing import Any
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.gridspec import GridSpec
 
@@ -44,13 +45,17 @@ def narrow(fig: Figure) -> bool:
         ax.set_subplotspec(column[place.colspan.start])
         ax.tick_params(labelleft=True)
         ax.set_ylabel(ax.get_ylabel() or (fig.axes[0].get_ylabel() if shared else ""))
-    legends = [ax.get_legend() for ax in fig.axes if ax.get_legend() and not ax.get_title()]
-    for legend in legends:  # above its panel, where it hides nothing
-        legend.set_bbox_to_anchor((0, 1))
-        legend.set_loc("lower left")
-    lines = sum(len(legend.get_texts()) for legend in legends)
+    lines = sum(_legend_above(ax) for ax in fig.axes if ax.get_legend() and not ax.get_title())
     fig.set_size_inches(NARROW, columns * height + LINE * lines)
     return True
+
+
+def _legend_above(ax: Axes) -> int:
+    """Put the legend of a panel above it, where it hides nothing, in one column; returns its number of lines."""
+    old = ax.get_legend()
+    names, size = [text.get_text() for text in old.get_texts()], old.get_texts()[0].get_fontsize()
+    ax.legend(old.legend_handles, names, loc="lower left", bbox_to_anchor=(0, 1), fontsize=size)
+    return len(names)
 
 
 def _for_pages(fig: Figure, include: Any = None, exclude: Any = None) -> dict[str, str]:

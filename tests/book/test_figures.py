@@ -47,16 +47,21 @@ def test_what_a_phone_shows_as_it_is(kind):
     assert fig.get_size_inches().tolist() == before
 
 
-def test_on_a_phone_a_legend_stands_above_its_panel_and_has_room():
-    fig = Figure(figsize=(6.2, 3), layout="constrained")
+def test_on_a_phone_a_legend_stands_above_its_panel_in_one_column_and_has_room():
+    fig = Figure(figsize=(7, 3), layout="constrained")
     ax = fig.subplots()
-    ax.plot([0, 1], label="a long name")
-    ax.plot([1, 0], label="another")
-    legend = ax.legend(loc="lower right")
+    ax.plot([0, 1], label="a name that is long")
+    ax.plot([1, 0], label="another that is longer", linestyle=":")
+    ax.legend(loc="lower right", ncols=2, fontsize=9)
     assert figures.narrow(fig)
     assert fig.get_figheight() == pytest.approx(3 + 2 * figures.LINE)
     fig.draw_without_rendering()
-    assert legend.get_window_extent().y0 >= ax.bbox.y1
+    above, first, second = ax.get_legend().get_window_extent(), *ax.get_legend().get_texts()
+    assert above.y0 >= ax.bbox.y1
+    assert above.x1 <= fig.bbox.x1
+    assert first.get_window_extent().y0 >= second.get_window_extent().y1
+    assert [line.get_linestyle() for line in ax.get_legend().legend_handles] == ["-", ":"]
+    assert first.get_fontsize() == 9
 
 
 def test_a_panel_outside_the_grid_leaves_a_figure_as_it_is():
