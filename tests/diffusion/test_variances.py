@@ -61,6 +61,12 @@ def test_costs_are_the_transitions_of_the_bound():
     torch.testing.assert_close(actual, terms.transitions, rtol=1e-12, atol=1e-12)
 
 
+def test_costs_grow_evenly_with_the_dimensions_from_one_on():
+    one, two, three = (variances.step_costs(NOISE, ERRORS, dims, "beta") for dims in (1, 2, 3))
+    torch.testing.assert_close(three - two, two - one)
+    assert (two > one).all()
+
+
 def test_a_chain_of_some_of_the_times_needs_no_new_errors():
     kept = torch.tensor([0, 2, 3, 6])
     short = NoiseSchedule(NOISE.alpha_bar[kept])
