@@ -125,13 +125,14 @@ def assert_no_sideways_scroll(page, width: int):
 
 
 def assert_figures_have_their_form_for_phones(page):
-    for picture in page.locator("picture:visible").all():
-        picture.scroll_into_view_if_needed()
-        page.wait_for_function("p => p.querySelector('img').naturalWidth", arg=picture.element_handle())
-        source, wanted, box, width = picture.evaluate(
-            """p => { const [source, image] = p.children, box = p.parentElement;
-                      return [image.currentSrc, source.srcset, box.clientWidth, image.clientWidth]; }"""
-        )
+    page.add_style_tag(content="section { content-visibility: visible !important; }")
+    page.evaluate("document.querySelectorAll('picture img').forEach(image => { image.loading = 'eager'; })")
+    page.wait_for_function("[...document.querySelectorAll('picture img')].every(image => image.naturalWidth)")
+    for source, wanted, box, width in page.evaluate(
+        """[...document.querySelectorAll("picture")].filter(p => p.checkVisibility()).map(p => {
+             const [source, image] = p.children;
+             return [image.currentSrc, source.srcset, p.parentElement.clientWidth, image.clientWidth]; })"""
+    ):
         assert source.endswith(wanted.lstrip("./"))
         assert 250 < width <= box
 
