@@ -99,6 +99,7 @@ def assert_sliders_move_by_keyboard(page):
             slider.focus()
             slider.press("Home")
             before = frame(player)
+            frames.add(before)
             for _ in range(int(slider.get_attribute("max"))):
                 page.keyboard.press("ArrowRight")
                 turn(page, player, before)
