@@ -72,7 +72,10 @@ def test_entries_of_the_bibliography_have_the_labels_of_the_text_and_links():
         assert label.endswith(" ".join(link.get_text().split()))  # a year alone where the text names the author
     papers = [a["href"] for entry in entries.values() for a in entry.select("a.external")]
     assert len(papers) > 80
-    known = r"https://(arxiv\.org/abs/[\w.-]+(/\d{7})?|doi\.org/10\.\d{4,}/\S+|www\.jmlr\.org/papers/\S+\.html|openreview\.net/forum\?id=\w+)"
+    known = (
+        r"https://(arxiv\.org/abs/[\w.-]+(/\d{7})?|doi\.org/10\.\d{4,}/\S+|www\.jmlr\.org/papers/\S+\.html"
+        r"|openreview\.net/forum\?id=\w+)"
+    )
     assert [paper for paper in papers if not re.fullmatch(known, paper)] == []
 
 
