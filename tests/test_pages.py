@@ -13,6 +13,7 @@ import pytest
 from bs4 import BeautifulSoup
 from conftest import HTML, ROOT
 
+from dmlib.book.figures import NARROW_MIME
 from tools import appendices, execute
 from tools.sphinx_book import verdict
 
@@ -227,3 +228,14 @@ def test_ledger_page_shows_the_checks():
     for check in (check for found in checks().values() for check in found):
         rest = re.sub(r"\W", "", check["claim"] + check["route"].replace("_", " ") + check["bound"])
         assert any(row.endswith(rest) for row in shown), check
+
+
+def test_every_figure_that_was_redrawn_for_phones_is_on_its_page():
+    """What runs left and what pages show are counted apart; image strips and drawings have one form."""
+    outputs = {p.stem: json.loads(execute.kept(p).read_text("utf8"))["outputs"] for p in execute.notebooks()}
+    drawn = {
+        name: sum(NARROW_MIME in output.get("data", {}) for cell in cells for output in cell)
+        for name, cells in outputs.items()
+    }
+    assert {name: len(soup(f"chapters/{name}.html").select("picture > source")) for name in drawn} == drawn
+    assert sum(drawn.values()) > 40
