@@ -81,12 +81,7 @@ class Explorer:
 
     def pixels(self, values: dict[str, Any]) -> Image.Image:
         """One frame, drawn."""
-        fig = Figure(figsize=self.figsize, dpi=DPI, facecolor="white", layout="constrained")
-        canvas = FigureCanvasAgg(fig)
-        panels = fig.add_subplot() if self.panels is None else np.atleast_1d(fig.subplots(*self.panels))
-        self.draw(panels, **values)
-        canvas.draw()
-        return Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
+        return drawn(self.draw, self.figsize, self.panels, **values)
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
         if not _has_live_kernel():
@@ -99,12 +94,7 @@ class Explorer:
         }
 
     def _frame(self, values: dict[str, Any], hidden: str = "") -> str:
-        source = base64.b64encode(_webp(self.pixels(values))).decode()
-        width, height = (round(100 * side) for side in self.figsize)
-        return (
-            f'<img class="dark-light" alt="{html.escape(self.words(values))}" width="{width}" height="{height}"'
-            f'{hidden} src="data:image/webp;base64,{source}">'
-        )
+        return inline(self.pixels(values), self.words(values), self.figsize, hidden)
 
     def _player(self) -> str:
         frames = "".join(self._frame(at, "" if at == self.first else " hidden") for at in self.points())
@@ -147,6 +137,30 @@ class Explorer:
             slider.observe(redraw, names="value")
         redraw()
         return ipywidgets.VBox([picture, *sliders.values(), words])
+
+
+def drawn(
+    draw: Callable[..., object],
+    figsize: tuple[float | int, float | int],
+    panels: tuple[int, int] | None,
+    **values: Any,
+) -> Image.Image:
+    """What `draw(ax, **values)` draws, or draw(axes, ..) where there are panels."""
+    fig = Figure(figsize=figsize, dpi=DPI, facecolor="white", layout="constrained")
+    canvas = FigureCanvasAgg(fig)
+    draw(fig.add_subplot() if panels is None else np.atleast_1d(fig.subplots(*panels)), **values)
+    canvas.draw()
+    return Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
+
+
+def inline(picture: Image.Image, alt: str, figsize: tuple[float | int, float | int], more: str = "") -> str:
+    """A picture as an element of a page that holds it."""
+    source = base64.b64encode(_webp(picture)).decode()
+    width, height = (round(100 * side) for side in figsize)
+    return (
+        f'<img class="dark-light" alt="{html.escape(alt)}" width="{width}" height="{height}"'
+        f'{more} src="data:image/webp;base64,{source}">'
+    )
 
 
 class _Short(string.Formatter):
