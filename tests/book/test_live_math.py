@@ -1,8 +1,7 @@
-"""The arithmetic of the figures that compute: held against dmlib, in a browser, and seen to fail where it is changed."""
+"""The arithmetic of figures that compute: held against dmlib, in a browser, and seen to fail where it is changed."""
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
