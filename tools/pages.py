@@ -8,6 +8,7 @@ Sphinx reads again only what changed.
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -16,11 +17,13 @@ from pathlib import Path
 
 import nbformat
 
+from dmlib.book import live
 from dmlib.book import map as road
 from dmlib.book.figures import NARROW_MIME
 from tools import appendices, execute
 from tools.sphinx_narrow import narrow_name
 
+WEIGHTS = re.compile(r'(data-late="weights" data-key="(\w+)")>([^<]*)<')
 COPIED = ["_config.yml", "_toc.yml", "references.bib"]
 
 
@@ -52,12 +55,27 @@ def narrow_figures(outputs: list) -> dict[str, bytes]:
     return {narrow_name("".join(wide)): "".join(narrow).encode() for wide, narrow in two}
 
 
+def late_weights(outputs: list) -> dict[str, bytes]:
+    """The weights in a chapter's outputs, by the paths of the scripts that hold them; each output is left its name."""
+    files = {}
+
+    def move(match: re.Match[str]) -> str:
+        files[f"_assets/live/{match[2]}.js"] = match[3].encode()
+        return f'{match[1]} data-src="_static/live/{match[2]}.js"><'
+
+    for data in (output.get("data", {}) for cell in outputs for output in cell):
+        if "text/html" in data:
+            data["text/html"] = WEIGHTS.sub(move, "".join(data["text/html"]))
+    return files
+
+
 def staged(root: Path) -> dict[str, bytes]:
     """Everything Jupyter Book is to read, by its path in the staged folder."""
     files = {name: (root / name).read_bytes() for name in COPIED}
     for folder in ("_assets", "figures"):
         shown = (f for f in (root / folder).rglob("*") if f.is_file() and f.suffix != ".safetensors")
         files |= {f.relative_to(root).as_posix(): f.read_bytes() for f in shown}
+    files |= {f"_assets/live/{name}.js": live.script(name).encode() for name in live.modules()}
     files["figures/map.svg"] = road.svg("intro").encode()
     files["figures/map.html"] = road.html("intro").encode()
     for pattern, folder in (("sphinx_*.py", "_ext"), ("vendor/temml/*.js", "_ext"), ("templates/*", ".")):
@@ -69,6 +87,7 @@ def staged(root: Path) -> dict[str, bytes]:
         if not execute.is_fresh(path, root):
             raise SystemExit(f"{path.relative_to(root)} has not been executed as it stands; run make book.")
         kept[path.stem] = json.loads(execute.kept(path, root).read_text("utf8"))
+        files |= late_weights(kept[path.stem]["outputs"])
         files[path.relative_to(root).as_posix()] = with_outputs(path, kept[path.stem]["outputs"])
         files |= narrow_figures(kept[path.stem]["outputs"])
     files |= {f"chapters/{name}.md": text.encode() for name, text in appendices.made(root, kept).items()}
@@ -83,7 +102,7 @@ def stage(root: Path) -> Path:
     source = root / "_build" / "source"
     files = staged(root)
     changed = [name for name, content in files.items() if write(source / name, content)]
-    if not all(name.startswith(("chapters/", "narrow/")) for name in changed):
+    if not all(name.startswith(("chapters/", "narrow/", "_assets/live/")) for name in changed):
         shutil.rmtree(root / "_build" / ".doctrees", ignore_errors=True)
     for old in source.rglob("*"):
         if old.is_file() and old.relative_to(source).as_posix() not in files:

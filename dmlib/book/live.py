@@ -68,9 +68,8 @@ class Computed:
             _require_in(name, value, table[name])
         both = sorted(set(data) & (set(table) | {"table", "link"}))
         require(not both, "the keys of data", both, "none that is a control, 'table' or 'link'")
-        first = {name: entry["value"] for name, entry in table.items()} | controls
         self.weights: dict[str, str] = {}
-        self.values = {name: self._plain(value) for name, value in data.items()} | first | {"table": table}
+        self.values = {name: self._plain(value) for name, value in data.items()} | controls
 
     def _plain(self, value: Any) -> Any:
         """A value as JSON has it; the weights of a network are kept apart, under their digest."""
@@ -111,8 +110,8 @@ def script(module: str) -> str:
     addresses and eval can run it, and its text is that of a worker.
     """
     parts, style = _parts(module, []), json.dumps((LIVE / "style.css").read_text("utf8"))
-    inner = "\n".join(parts)
-    made = f'function () {{\n"use strict";\nconst STYLE = {style};\n{inner}\nreturn {{ engine, figure: {module} }};\n}}'
+    inner, table = "\n".join(parts), (LIVE / f"{module}.json").read_text("utf8")
+    made = f'function () {{\n"use strict";\nconst STYLE = {style};\n{inner}\nreturn {{ engine, figure: {module}, table: {table} }};\n}}'
     return f'dmlibLive.modules["{module}"] = {made};\n'
 
 

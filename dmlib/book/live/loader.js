@@ -16,8 +16,9 @@
     for (const [name, value] of Object.entries(values))
       if (value?.weights) values[name] = { shapes: value.shapes, halves: page.weights[value.weights] };
     const link = root === undefined ? "" : (box.closest("[id]")?.id ?? "");
-    const { engine, figure } = page.modules[box.dataset.module]();
-    const model = engine.store({ ...values, link });
+    const { engine, figure, table } = page.modules[box.dataset.module]();
+    const first = Object.fromEntries(Object.entries(table).map(([name, { value }]) => [name, value]));
+    const model = engine.store({ ...first, ...values, table, link });
     const el = document.createElement("div");
     box.querySelector(".dm-still").replaceWith(el);
     figure.render({ model, el, from: new URL(location.href).searchParams.get(link) });
