@@ -7,6 +7,8 @@ import re
 from pathlib import Path
 
 from benchmarks import page as benchmark_page
+from dmlib.book import live
+from tools import vectors
 from tools.tables import rows
 
 LEDGER_MIME = "application/vnd.dmlib.ledger+json"
@@ -85,6 +87,16 @@ def checks(found: dict[str, list[dict[str, str]]]) -> str:
     return "\n".join(parts)
 
 
+def in_the_page() -> str:
+    """What the arithmetic of the figures that compute is held against."""
+    files = "|".join(path.stem for path in (live.LIVE / "math").glob("*.js"))
+    body = []
+    for case in vectors.cases():
+        names = sorted(set(re.findall(rf"\b(?:{files})\.\w+", case.call)))
+        body.append([f"{{eq}}`{case.label}`", plain(case.claim), code(", ".join(names)), code(f"<= {case.atol:.0e}")])
+    return rows(["equation", "claim", "in the page", "bound"], body)
+
+
 def coverage(root: Path, known: set[str]) -> str:
     """Every row of the inventory: where it is carried and what was made of it."""
     body = [
@@ -116,6 +128,13 @@ least one check that ran. {total} checks ran for this edition.
 ## Checks
 
 {checks(found)}
+### Figures that compute
+
+These run in a browser with every edition: the functions behind a figure that computes in the page give what `dmlib`
+gives in float64, relative to the size of the value, and each one-character error put into them (a sign, an index, a
+comparison, a number) is noticed. Networks are compared with the same weights, rounded to half precision.
+
+{in_the_page()}
 ## Definitions
 
 {defined}

@@ -78,7 +78,9 @@ def key(path: Path, root: Path = ROOT) -> str:
     modules = reached("\n".join(cells), root)
     rooms = {module.parent for module in modules} - {root / "dmlib"}
     data = [f for room in rooms for f in room.rglob("*") if f.is_file() and f.suffix not in (".py", ".pyc")]
-    data = [f for f in data if "live" not in f.relative_to(root).parts]  # scripts of the pages; the outputs name them only
+    data = [
+        f for f in data if "live" not in f.relative_to(root).parts
+    ]  # scripts of the pages; the outputs name them only
     digest = hashlib.sha256(json.dumps(cells).encode())
     for file in sorted({*modules, *data, root / "requirements.txt"}):
         digest.update(file.relative_to(root).as_posix().encode() + b"\0" + file.read_bytes())

@@ -19,6 +19,7 @@ MAX_COLUMNS = 75
 MAX_LINES = {"program": 45, "check": 30, "hide-input": 30, "hide-cell": 30, "remove-input": 30, "colab-setup": 30}
 MAX_VISIBLE = 15
 CEILINGS = {r"\[\|diff\| <= (\S+)\]": 1e-6, r"\[lower <= upper \+ (\S+)\]": 1e-6, r"\[\|z\| <= (\S+), N": 4.5}
+MOVES = ("widgets.explore", "live.compute")
 MOVING = range(1, 4)
 FACTORIES = {
     *("arange", "empty", "eye", "full", "linspace", "logspace", "ones", "rand", "randint", "randn", "randperm"),
@@ -103,13 +104,13 @@ def described(name: str, book: Book) -> list[str]:
         alt = cell["metadata"].get("mystnb", {}).get("image", {}).get("alt", "")
         if draws and len(alt) <= 10:
             faults.append(f"cell {n} draws a figure without alt text")
-        explored = [call for call in calls(cell) if called(call) == "widgets.explore"]
+        explored = [call for call in calls(cell) if called(call) in MOVES]
         if "mystnb" in cell["metadata"] and not alt and not explored:
             faults.append(f"cell {n} has a figure's metadata without alt text")
         if explored and cell["metadata"].get("mystnb", {}).get("figure", {}).keys() != {"name", "caption"}:
-            faults.append(f"cell {n} explores without the name and caption of its figure")
+            faults.append(f"cell {n} moves a figure without the name and caption of its figure")
         if any("alt" not in [word.arg for word in call.keywords] for call in explored):
-            faults.append(f"cell {n} explores without alt text")
+            faults.append(f"cell {n} moves a figure without alt text")
     return faults
 
 
@@ -177,7 +178,7 @@ def anchored(name: str, book: Book) -> list[str]:
 
 def moving(name: str, book: Book) -> list[str]:
     """A chapter has one to three figures that move."""
-    count = sum(called(call) == "widgets.explore" for _, cell in code(book) for call in calls(cell))
+    count = sum(called(call) in MOVES for _, cell in code(book) for call in calls(cell))
     return [f"{count} moving figures; one to three"] if numbered(name) and count not in MOVING else []
 
 

@@ -10,8 +10,12 @@ export function render({ model, el, from }) {
   const names = ["schedule", "t", "s", "x_0", "x_t"], { T, beta_1, beta_T } = model.get("linear");
   const tables = { linear: schedule.linear(T, beta_1, beta_T), cosine: schedule.cosine(T) };
   const now = () => schedule.reverse(tables[model.get("schedule")], model.get("x_0"), model.get("x_t"), model.get("s"), model.get("t"));
-  model.on("change:t", () => model.get("s") >= model.get("t") && model.set("s", model.get("t") - 1));
-  model.on("change:s", () => model.get("t") <= model.get("s") && model.set("t", model.get("s") + 1));
+  let gap = model.get("t") - model.get("s");  // which stays when t moves
+  model.on("change:t", () => model.set("s", engine.clamp(model.get("t") - gap, 0, model.get("t") - 1)));
+  model.on("change:s", () => {
+    gap = Math.max(1, model.get("t") - model.get("s"));
+    if (model.get("t") <= model.get("s")) model.set("t", model.get("s") + 1);
+  });
   const shown = ([mean, variance]) => `mean ${mean.toFixed(2)}, standard deviation ${Math.sqrt(variance).toFixed(2)}`;
 
   const self = engine.figure({ model, el, from }, {
