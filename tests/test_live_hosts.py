@@ -1,4 +1,4 @@
-"""Figures that compute in the hosts that show them: a bare file, a sandboxed frame under a strict policy, JupyterLab."""
+"""Figures that compute, in the hosts that show them: a file, a sandboxed frame under a strict policy, JupyterLab."""
 
 from __future__ import annotations
 

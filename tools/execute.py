@@ -2,7 +2,7 @@
 
 The outputs are kept in _build/executed, one file a chapter, under a key made of the chapter's code cells,
 every module of dmlib that they reach, the data files of the rooms of these modules, and the pinned environment.
-The scripts of figures that compute in the page do not count: outputs name them, and pages get them when they are staged.
+The scripts of figures that compute in the page do not count: outputs name them, and staging brings them.
 """
 
 from __future__ import annotations
@@ -78,9 +78,7 @@ def key(path: Path, root: Path = ROOT) -> str:
     modules = reached("\n".join(cells), root)
     rooms = {module.parent for module in modules} - {root / "dmlib"}
     data = [f for room in rooms for f in room.rglob("*") if f.is_file() and f.suffix not in (".py", ".pyc")]
-    data = [
-        f for f in data if "live" not in f.relative_to(root).parts
-    ]  # scripts of the pages; the outputs name them only
+    data = [f for f in data if "live" not in f.relative_to(root).parts]  # scripts of the pages
     digest = hashlib.sha256(json.dumps(cells).encode())
     for file in sorted({*modules, *data, root / "requirements.txt"}):
         digest.update(file.relative_to(root).as_posix().encode() + b"\0" + file.read_bytes())

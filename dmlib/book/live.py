@@ -111,7 +111,8 @@ def script(module: str) -> str:
     """
     parts, style = _parts(module, []), json.dumps((LIVE / "style.css").read_text("utf8"))
     inner, table = "\n".join(parts), (LIVE / f"{module}.json").read_text("utf8")
-    made = f'function () {{\n"use strict";\nconst STYLE = {style};\n{inner}\nreturn {{ engine, figure: {module}, table: {table} }};\n}}'
+    result = f"{{ engine, figure: {module}, table: {table} }}"
+    made = f'function () {{\n"use strict";\nconst STYLE = {style};\n{inner}\nreturn {result};\n}}'
     return f'dmlibLive.modules["{module}"] = {made};\n'
 
 

@@ -110,5 +110,5 @@ def test_what_is_refused(changes, words):
 
 
 def test_an_unknown_module_is_refused():
-    with pytest.raises(ValueError, match="module was 'prior'; it must be one of .*posterior"):
+    with pytest.raises(ValueError, match=r"module was 'prior'; it must be one of .*posterior"):
         live.compute("prior", data={}, alt="x", still=still)

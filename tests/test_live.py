@@ -1,0 +1,202 @@
+"""Every figure that computes, on the built playground, from a file and without a network: moved by mouse, finger and
+keyboard, wide and narrow, light and dark; reset, kept in a link, and given nonsense."""
+
+from __future__ import annotations
+
+import base64
+import io
+import urllib.parse
+from pathlib import Path
+
+import numpy as np
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from conftest import ROOT
+from PIL import Image
+
+from dmlib.book import live
+
+pytestmark = pytest.mark.built
+PICTURES, DRAWN = Path(__file__).parent / "pictures", ROOT / "_build" / "pictures"
+TOLERANCE = 1.5  # mean difference of gray levels, of 255
+# A formula in each module, and what it is changed to.
+CHANGED = {"posterior": ("(added * (1 - s)) / (1 - t)]", "(added * (1 + s)) / (1 - t)]")}
+FIGURES = {"mixture": "fig-play-mixture", "posterior": "fig-play-posterior", "decoder": "fig-play-decoder",
+           "digits": "fig-play-digits", "cave": "fig-play-cave"}  # fmt: skip
+LOOKS = [(1280, "light"), (390, "dark")]
+SEEN = """figure => [...figure.querySelectorAll("canvas")].map(c => c.toDataURL()).join()
+  + figure.querySelector(".dm-said").textContent"""
+
+
+def figure(visit, name: str, *, width: int = 1280, at: str = "", **settings):
+    """The playground with this figure started, and the figure."""
+    page = visit("chapters/playground", width=width, at=at, **settings)
+    found = page.locator(f"#{FIGURES[name]} .dm-live")
+    found.scroll_into_view_if_needed()
+    found.locator(".dm-said:not(:empty)").wait_for()
+    return page, found
+
+
+def seen(found) -> str:
+    """All that a figure shows, once it has come to rest."""
+    last, now = None, found.evaluate(SEEN)
+    while last != now:
+        found.page.wait_for_timeout(250)
+        last, now = now, found.evaluate(SEEN)
+    return now
+
+
+def middle(grip) -> tuple[float, float]:
+    grip.scroll_into_view_if_needed()
+    box = grip.bounding_box()
+    return box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+
+
+def by_mouse(page, grip, dx: float, dy: float):
+    x, y = middle(grip)
+    page.mouse.move(x, y)
+    page.mouse.down()
+    page.mouse.move(x + dx / 2, y + dy / 2)
+    page.mouse.move(x + dx, y + dy)
+    page.mouse.up()
+
+
+def by_finger(page, grip, dx: float, dy: float):
+    x, y = middle(grip)
+    client = page.context.new_cdp_session(page)
+    for kind, share in (("touchStart", 0.0), ("touchMove", 0.5), ("touchMove", 1.0), ("touchEnd", None)):
+        points = [] if share is None else [{"x": x + share * dx, "y": y + share * dy}]
+        client.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+    client.detach()
+
+
+def by_keys(page, grip, dx: float, dy: float):
+    grip.press("ArrowRight" if dx > 0 else "ArrowLeft")
+    grip.press("ArrowUp" if dy < 0 else "ArrowDown")
+
+
+def assert_words_are_sound(found):
+    words = found.inner_text()
+    assert not any(bad in words for bad in ("NaN", "Infinity", "undefined", "null"))
+
+
+@pytest.mark.parametrize("move", [by_mouse, by_finger, by_keys])
+@pytest.mark.parametrize(("width", "scheme"), LOOKS)
+@pytest.mark.parametrize("name", FIGURES)
+def test_what_can_be_grabbed_moves(visit, name, width, scheme, move):
+    page, found = figure(visit, name, width=width, color_scheme=scheme, has_touch=move is by_finger)
+    assert found.locator(".dm-figure").get_attribute("data-ink") == scheme
+    first = before = seen(found)
+    scroll = page.evaluate("scrollY")
+    for grip in found.locator(".dm-grip:visible").all()[:6]:
+        move(page, grip, 24, -16)
+        after = seen(found)
+        if after == before:  # it may stand at an end
+            move(page, grip, -24, 16)
+            after = seen(found)
+        assert after != before, grip.get_attribute("aria-label")
+        before = after
+    assert_words_are_sound(found)
+    found.get_by_role("button", name="Reset").click()
+    assert seen(found) == first
+    assert move is not by_finger or abs(page.evaluate("scrollY") - scroll) < 900
+    assert (page.outside, page.errors) == ([], [])
+
+
+@pytest.mark.parametrize(("width", "scheme"), LOOKS)
+@pytest.mark.parametrize("name", FIGURES)
+def test_controls_go_from_end_to_end_by_keyboard(visit, name, width, scheme):
+    page, found = figure(visit, name, width=width, color_scheme=scheme, reduced_motion="reduce")
+    for slider in found.locator("input[type=range]:visible").all():
+        for key in ("Home", "ArrowRight", "End", "ArrowLeft"):
+            slider.press(key)
+        page.wait_for_timeout(200)
+        assert_words_are_sound(found)
+    for choice in found.locator("select:visible").all():
+        for key in ("ArrowDown", "ArrowDown", "ArrowUp"):
+            choice.press(key)
+        page.wait_for_timeout(200)
+        assert_words_are_sound(found)
+    for switch in found.locator("input[type=checkbox]:visible").all():
+        switch.press("Space")
+    seen(found)
+    assert_words_are_sound(found)
+    assert (page.outside, page.errors) == ([], [])
+    assert page.evaluate("document.scrollingElement.scrollWidth") <= width
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_the_link_carries_the_state(visit, name):
+    page, found = figure(visit, name)
+    seen(found)
+    found.locator("input[type=range]:visible").first.press("ArrowRight")
+    moved = seen(found)
+    found.get_by_role("button", name="Copy link").click()
+    found.get_by_role("button", name="Copied").or_(found.get_by_role("button", name="address bar")).wait_for()
+    if not page.evaluate("location.search"):
+        return
+    again, copy = figure(visit, name, at=page.evaluate("location.search + location.hash"))
+    assert seen(copy) == moved
+    assert again.errors == []
+
+
+@pytest.mark.parametrize("state", ["{", "[]", "7", '{"t": 1e99}', "null"])
+@pytest.mark.parametrize("name", FIGURES)
+def test_nonsense_in_a_link_is_met(visit, name, state):
+    page, found = figure(visit, name, at=f"?{FIGURES[name]}={urllib.parse.quote(state)}")
+    seen(found)
+    assert_words_are_sound(found)
+    assert page.errors == []
+
+
+@pytest.mark.parametrize(("width", "scheme"), LOOKS)
+def test_axe_is_content_with_all_figures(visit, width, scheme):
+    page = visit("chapters/playground", width=width, color_scheme=scheme)
+    for name in FIGURES.values():
+        page.locator(f"#{name}").scroll_into_view_if_needed()
+        page.locator(f"#{name} .dm-said:not(:empty)").wait_for()
+    found = Axe().run(page, context={"include": [[".dm-live"]]}).response["violations"]
+    assert [(v["id"], node["target"]) for v in found for node in v["nodes"]] == []
+
+
+def picture(visit, name: str, script: str | None = None) -> np.ndarray:
+    """What a figure's canvases show after a fixed row of moves, small and gray; `script` in the place of its module."""
+    page = visit("chapters/playground", color_scheme="light", reduced_motion="reduce")
+    if script is not None:
+        page.route(f"**/live/{name}.js", lambda route: route.fulfill(body=script, content_type="text/javascript"))
+    found = page.locator(f"#{FIGURES[name]} .dm-live")
+    found.scroll_into_view_if_needed()
+    found.locator(".dm-said:not(:empty)").wait_for()
+    for grip in found.locator(".dm-grip:visible").all()[:3]:
+        for key in ("ArrowRight", "ArrowRight", "ArrowUp"):
+            grip.press(key)
+    seen(found)
+    parts = found.evaluate("figure => [...figure.querySelectorAll('canvas')].map(c => c.toDataURL())")
+    shown = []
+    for part in parts:
+        image = Image.open(io.BytesIO(base64.b64decode(part.split(",")[1])))
+        white = Image.new("RGBA", image.size, "white")
+        white.alpha_composite(image.convert("RGBA"))
+        shown.append(np.asarray(white.convert("L").resize((96, 48), Image.Resampling.BOX), float))
+    return np.concatenate(shown)
+
+
+def difference(one: np.ndarray, other: np.ndarray) -> float:
+    return abs(one - other).mean() if one.shape == other.shape else 255.0
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_the_picture_after_fixed_moves(visit, name):
+    drawn = picture(visit, name)
+    DRAWN.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(drawn.round().astype("uint8")).save(DRAWN / f"{name}.png")
+    wanted = np.asarray(Image.open(PICTURES / f"{name}.png"), float)
+    assert difference(drawn, wanted) < TOLERANCE, f"look at {DRAWN / name}.png; if it is right, put it in {PICTURES}"
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_a_changed_formula_changes_the_picture(visit, name):
+    script, (old, new) = live.script(name), CHANGED[name]
+    assert script.count(old) == 1
+    changed = picture(visit, name, script.replace(old, new))
+    assert difference(changed, np.asarray(Image.open(PICTURES / f"{name}.png"), float)) > 2 * TOLERANCE
