@@ -125,6 +125,13 @@ def assert_no_sideways_scroll(page, width: int):
     assert clipped == []
 
 
+def assert_figures_are_wide_where_there_is_room(page):
+    for wide, narrow in page.evaluate(
+        "[...document.querySelectorAll('picture')].map(p => [1, 0].map(i => Number(p.children[i].getAttribute('width'))))"
+    ):
+        assert wide > narrow
+
+
 def assert_figures_have_their_form_for_phones(page):
     page.add_style_tag(content="section { content-visibility: visible !important; }")
     page.evaluate("document.querySelectorAll('picture img').forEach(image => { image.loading = 'eager'; })")
@@ -169,6 +176,7 @@ def test_page_from_a_file(visit, name):
     page = visit(name, color_scheme="light", reduced_motion="no-preference")
     page.add_style_tag(content="section { content-visibility: visible !important; }")  # all is to be judged at once
     assert_no_sideways_scroll(page, 1280)
+    assert_figures_are_wide_where_there_is_room(page)
     open_folds(page, "details:has(.dm-player)")  # the others later: a long page takes longer to move
     if re.search(r"/\d\d-", name):
         assert_figures_move_only_when_asked(page)

@@ -96,12 +96,17 @@ def is_fresh(path: Path, root: Path = ROOT) -> bool:
     return file.exists() and json.loads(file.read_text("utf8"))["key"] == key(path, root)
 
 
-def keep(path: Path, outputs: list, seconds: float, root: Path = ROOT) -> None:
-    """Keep a chapter's outputs, one list a code cell; the file appears whole or not at all."""
+def keep(path: Path, outputs: list, seconds: float, root: Path = ROOT, digest: str | None = None) -> None:
+    """Keep a chapter's outputs, one list a code cell, under a key, that of now unless given.
+
+    The file appears whole or not at all.
+    """
     file = kept(path, root)
     file.parent.mkdir(parents=True, exist_ok=True)
     partial = file.with_suffix(".partial")
-    partial.write_text(json.dumps({"key": key(path, root), "seconds": round(seconds, 1), "outputs": outputs}), "utf8")
+    partial.write_text(
+        json.dumps({"key": digest or key(path, root), "seconds": round(seconds, 1), "outputs": outputs}), "utf8"
+    )
     os.replace(partial, file)
 
 
@@ -111,12 +116,12 @@ def execute(path: Path, root: Path = ROOT) -> float:
 
     from dmlib.book import notebook
 
-    start = time.perf_counter()
+    start, digest = time.perf_counter(), key(path, root)  # of what runs, though it may be edited meanwhile
     book = nbformat.read(path, 4)
     notebook.run(book, path.stem, path.parent, timeout=CELL_TIMEOUT)
     seconds = time.perf_counter() - start
     gc.collect()  # A kernel's client that is collected while Python 3.11 parses a module breaks its parser.
-    keep(path, [cell.outputs for cell in book.cells if cell.cell_type == "code"], seconds, root)
+    keep(path, [cell.outputs for cell in book.cells if cell.cell_type == "code"], seconds, root, digest)
     return seconds
 
 

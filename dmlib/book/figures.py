@@ -22,8 +22,7 @@ def as_svg() -> None:
 
     set_matplotlib_formats("svg", metadata={"Date": None})
     if os.environ.get("DMLIB_STATIC"):
-        formatter = sys.modules["IPython"].get_ipython().display_formatter
-        formatter.mimebundle_formatter.for_type(Figure, _for_pages)
+        _formatter().mimebundle_formatter.for_type(Figure, _for_pages)
 
 
 def narrow(fig: Figure) -> bool:
@@ -58,10 +57,16 @@ def _legend_above(ax: Axes) -> int:
     return len(names)
 
 
+def _formatter() -> Any:
+    """What Jupyter shows objects by."""
+    return sys.modules["IPython"].get_ipython().display_formatter
+
+
 def _for_pages(fig: Figure, include: Any = None, exclude: Any = None) -> dict[str, str]:
     """A figure as the pages show it: its SVG, and another for phones where that differs."""
     from IPython.core.pylabtools import print_figure
 
+    _formatter().formatters["image/svg+xml"].pop(Figure, None)  # it would draw the figure again, once it is narrow
     shown = {"image/svg+xml": print_figure(fig, "svg", metadata={"Date": None}), "text/plain": repr(fig)}
     if narrow(fig):
         shown[NARROW_MIME] = print_figure(fig, "svg", metadata={"Date": None})

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 import torch
+from IPython.core.interactiveshell import InteractiveShell
 from matplotlib.figure import Figure
 
 from dmlib.book import figures, plotting
@@ -62,6 +65,23 @@ def test_on_a_phone_a_legend_stands_above_its_panel_in_one_column_and_has_room()
     assert first.get_window_extent().y0 >= second.get_window_extent().y1
     assert [line.get_linestyle() for line in ax.get_legend().legend_handles] == ["-", ":"]
     assert first.get_fontsize() == 9
+
+
+def test_a_page_gets_the_figure_as_it_was_drawn_and_its_form_for_phones(monkeypatch):
+    monkeypatch.setenv("DMLIB_STATIC", "1")
+    shell = InteractiveShell.instance()
+    try:
+        figures.as_svg()
+        fig = Figure(figsize=(8, 3))
+        fig.subplots(1, 2)
+        shown, _ = shell.display_formatter.format(fig)
+    finally:
+        InteractiveShell.clear_instance()
+    wide, narrow = (
+        float(re.search(r'<svg [^>]*width="([\d.]+)pt', shown[kind])[1])
+        for kind in ("image/svg+xml", figures.NARROW_MIME)
+    )
+    assert wide > 1.5 * narrow
 
 
 def test_a_panel_outside_the_grid_leaves_a_figure_as_it_is():
