@@ -1,3 +1,3 @@
 """From ELBO to Diffusion: the small package behind the book."""
 
-__version__ = "0.5.0"
+__version__ = "0.6.0"

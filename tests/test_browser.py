@@ -127,7 +127,8 @@ def assert_no_sideways_scroll(page, width: int):
 
 def assert_figures_are_wide_where_there_is_room(page):
     for wide, narrow in page.evaluate(
-        "[...document.querySelectorAll('picture')].map(p => [1, 0].map(i => Number(p.children[i].getAttribute('width'))))"
+        """[...document.querySelectorAll("picture")].map(({ children: [narrow, wide] }) =>
+             [wide, narrow].map(part => Number(part.getAttribute("width"))))"""
     ):
         assert wide > narrow
 
