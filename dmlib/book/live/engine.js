@@ -148,13 +148,16 @@ export function plot(self, label, { x = [0, 1], y = [0, 1], aspect = 2, parent =
     Object.assign(ctx, { font: "13px system-ui, sans-serif", lineWidth: 1.5, lineJoin: "round", globalAlpha: 1 });
   };
   made.place = () => handles.forEach((handle) => handle());
-  // Something to drag: at() is its place in data, move(x, y) is told where it is pulled, say() is its value in words.
-  made.handle = (name, { at, move, say, color = "text", step = 0.02, shown = () => true, more = null }) => {
+  // Something to drag: at() is its place in data, move(x, y) is told where it is pulled, say() is its value in words;
+  // arrow(dx, dy), in steps, takes the arrow keys where the place is no free point of the plane; with `jump`, a click on
+  // the drawing pulls it there.
+  made.handle = (name, { at, move, say, arrow, jump, color = "text", step = 0.02, shown = () => true, more = null }) => {
     const grip = add(box, "div", { class: "dm-grip", role: "slider", tabindex: 0, "aria-label": name });
     const pull = (event) => {
       const area = canvas.getBoundingClientRect();
       move(made.unx(event.clientX - area.left), made.uny(event.clientY - area.top));
     };
+    if (jump) canvas.addEventListener("click", pull);
     grip.addEventListener("pointerdown", (event) => {
       grip.setPointerCapture(event.pointerId);
       grip.focus({ preventScroll: true });
@@ -163,7 +166,8 @@ export function plot(self, label, { x = [0, 1], y = [0, 1], aspect = 2, parent =
     grip.addEventListener("pointermove", (event) => grip.hasPointerCapture(event.pointerId) && pull(event));
     grip.addEventListener("keydown", (event) => {
       const way = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowDown: [0, -1], ArrowUp: [0, 1] }[event.key];
-      if (way) {
+      if (way && arrow) arrow(...way.map((part) => part * (event.shiftKey ? 5 : 1)));
+      else if (way) {
         const [px, py] = at(), size = step * (event.shiftKey ? 5 : 1), { x: rx, y: ry } = made.range;
         move(px + way[0] * size * (rx[1] - rx[0]), py + way[1] * size * (ry[1] - ry[0]));
       } else if (!more?.(event.key)) return;
