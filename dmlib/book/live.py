@@ -47,8 +47,8 @@ def compute(
 ) -> Computed:
     """A figure that a reader can grab, computed in the page, without a kernel.
 
-    `data` holds what the module draws: numbers, texts, lists and tensors, and networks, whose weights go in half
-    precision. `controls` say where its controls stand at first. Where no script runs, `still(ax)` is shown, drawn as by
+    `data` holds what the module draws: numbers, texts, lists, dictionaries and tensors (float32 in the digits that it
+    has), and networks, whose weights go in half precision. `controls` say where its controls stand at first. Where no script runs, `still(ax)` is shown, drawn as by
     `explore`, and `alt` stands for it. Raises where the module or a control is unknown or a value is out of range.
     """
     require_choice(module, "module", modules())
@@ -82,8 +82,11 @@ class Computed:
             return {"weights": digest, "shapes": shapes}
         if isinstance(value, Tensor):
             require(bool(value.isfinite().all()), "data", "not finite", "finite numbers")
-            return value.detach().cpu().tolist()
-        return value
+            numbers = value.detach().cpu().numpy()
+            return numbers.astype("U").astype(float).tolist() if numbers.dtype == "float32" else numbers.tolist()
+        if isinstance(value, dict):
+            return {name: self._plain(part) for name, part in value.items()}
+        return [self._plain(part) for part in value] if isinstance(value, (list, tuple)) else value
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
         return {"text/plain": self.alt, "text/html": self.page(bool(os.environ.get("DMLIB_STATIC")))}
@@ -117,7 +120,7 @@ def script(module: str) -> str:
 
 
 def _parts(path: str, done: list[str], sources: Mapping[str, str] = MappingProxyType({})) -> list[str]:
-    """The files that `path` needs and itself, each once, as constants of their own names.
+    """The files that `path` needs and itself, each once, as constants of their own names, without comments.
 
     `done` are the names that are there; `sources` stand in the place of files.
     """
@@ -131,8 +134,9 @@ def _parts(path: str, done: list[str], sources: Mapping[str, str] = MappingProxy
         if known not in done:
             parts += _parts(other, done, sources)
     exported = ", ".join(found for _, found in EXPORT.findall(source))
-    body = EXPORT.sub(r"\1 \2", IMPORT.sub("", source))
-    parts.append(f"const {name} = (() => {{\n{body}return {{ {exported} }};\n}})();")
+    lines = (line.strip() for line in EXPORT.sub(r"\1 \2", IMPORT.sub("", source)).splitlines())
+    body = "\n".join(line for line in lines if line and not line.startswith("//"))
+    parts.append(f"const {name} = (() => {{\n{body}\nreturn {{ {exported} }};\n}})();")
     return parts
 
 

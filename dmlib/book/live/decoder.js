@@ -14,7 +14,7 @@ const named = (i) => `row ${Math.floor(i / SIDE) + 1}, column ${(i % SIDE) + 1}`
 
 export function render({ model, el, from }) {
   const net = engine.tensors(model.get("net")), { mean: centers, var: spreads, labels } = model.get("codes");
-  const digits = model.get("digits"), noise = random.normals(0, 128);
+  const digits = model.get("digits").map((row) => row.map((level) => level.toString(LEVELS)).join("")), noise = random.normals(0, 128);
   const [heat, back] = [1, 2].map(() => document.createElement("canvas"));
   const image = () => Array.from(model.get("drawing"), (letter) => parseInt(letter, LEVELS));
   const point = () => [model.get("z_1"), model.get("z_2")];
