@@ -48,8 +48,9 @@ def compute(
     """A figure that a reader can grab, computed in the page, without a kernel.
 
     `data` holds what the module draws: numbers, texts, lists, dictionaries and tensors (float32 in the digits that it
-    has), and networks, whose weights go in half precision. `controls` say where its controls stand at first. Where no script runs, `still(ax)` is shown, drawn as by
-    `explore`, and `alt` stands for it. Raises where the module or a control is unknown or a value is out of range.
+    has), and networks, whose weights go in half precision. `controls` say where its controls stand at first. Where no
+    script runs, `still(ax)` is shown, drawn as by `explore`, and `alt` stands for it. Raises where the module or a
+    control is unknown or a value is out of range.
     """
     require_choice(module, "module", modules())
     require(isinstance(alt, str) and alt.strip() != "", "alt", repr(alt), "words that say what the figure shows")
