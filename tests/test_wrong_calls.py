@@ -14,7 +14,7 @@ from torch import Tensor
 
 from dmlib import metrics, networks, rng
 from dmlib.data import toys
-from dmlib.diffusion import bounds, forward, parameterization, sampling, schedule, variances
+from dmlib.diffusion import bounds, forward, parameterization, sampling, schedule, score, variances
 from dmlib.latent import autoencoders, discrete
 from dmlib.latent.hvae import information
 from dmlib.probability import elbo, gaussian, likelihoods, linear_gaussian, mixture, multivariate
@@ -110,6 +110,7 @@ CALLS: dict[str, tuple[Callable, dict[str, object]]] = {  # each with arguments 
         {"denoiser": denoise, "schedule": NOISE, "x_T": X, "times": [6, 3, 0], "eta": 0.5, "generator": DRAWS},
     ),
     "heun": (sampling.heun, {"denoiser": denoise, "schedule": NOISE, "x_T": X, "times": [6, 3, 0]}),
+    "flow": (score.probability_flow, {"score": denoise, "schedule": NOISE, "x_T": X, "times": [6, 3, 0]}),
     "ddim_inverse": (sampling.ddim_inverse, {"denoiser": denoise, "schedule": NOISE, "x_0": X, "times": [0, 3, 6]}),
     "optimal_variance": (
         bounds.optimal_variance,

@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from dmlib import checks
-from dmlib.diffusion import bounds, forward, parameterization, sampling, schedule
+from dmlib.diffusion import bounds, forward, parameterization, sampling, schedule, score
 
 NOISE = schedule.linear(6, 0.05, 0.6)
 KINDS = ["x_0", "eps", "score", "v", "mean"]
@@ -87,6 +87,7 @@ SAMPLERS: dict[str, Callable[[Tensor, Tensor], object]] = {
     ),
     "ddim": lambda x, t: sampling.ddim(DENOISER, NOISE, x, times=[6, 2, 0]).x,
     "heun": lambda x, t: sampling.heun(DENOISER, NOISE, x, times=[6, 2, 0]).x,
+    "probability_flow": lambda x, t: score.probability_flow(network, NOISE, x, times=[6, 2, 0]).x,
     "ddim_inverse": lambda x, t: sampling.ddim_inverse(DENOISER, NOISE, x, times=[0, 2, 6]).x,
     "ddim with noise": lambda x, t: (
         sampling.ddim(DENOISER, NOISE, x, times=[6, 2, 0], eta=0.5, generator=torch.Generator()).x

@@ -153,16 +153,20 @@ export function plot(self, label, { x = [0, 1], y = [0, 1], aspect = 2, parent =
   // the drawing pulls it there.
   made.handle = (name, { at, move, say, arrow, jump, color = "text", step = 0.02, shown = () => true, more = null }) => {
     const grip = add(box, "div", { class: "dm-grip", role: "slider", tabindex: 0, "aria-label": name });
+    let off = [0, 0];  // from the pointer to the middle of the grip, so that it does not jump
     const pull = (event) => {
       const area = canvas.getBoundingClientRect();
-      move(made.unx(event.clientX - area.left), made.uny(event.clientY - area.top));
+      move(made.unx(event.clientX - area.left + off[0]), made.uny(event.clientY - area.top + off[1]));
     };
     if (jump) canvas.addEventListener("click", pull);
     grip.addEventListener("pointerdown", (event) => {
+      const area = grip.getBoundingClientRect();
+      off = [area.left + area.width / 2 - event.clientX, area.top + area.height / 2 - event.clientY];
       grip.setPointerCapture(event.pointerId);
       grip.focus({ preventScroll: true });
       event.preventDefault();
     });
+    grip.addEventListener("lostpointercapture", () => { off = [0, 0]; });
     grip.addEventListener("pointermove", (event) => grip.hasPointerCapture(event.pointerId) && pull(event));
     grip.addEventListener("keydown", (event) => {
       const way = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowDown: [0, -1], ArrowUp: [0, 1] }[event.key];
@@ -263,7 +267,7 @@ export function play(milliseconds, frame) {
   if (still()) return frame(1);
   const start = performance.now();
   const next = (now) => {
-    const share = Math.min(1, (now - start) / milliseconds);
+    const share = clamp((now - start) / milliseconds, 0, 1);  // a frame may have begun before the start
     if (frame(share) !== false && share < 1) requestAnimationFrame(next);
   };
   requestAnimationFrame(next);

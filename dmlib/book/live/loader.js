@@ -14,7 +14,7 @@
       if (!(node.dataset.key in page[node.dataset.late])) await run(node);
     const values = JSON.parse(box.querySelector(".dm-data").textContent);
     for (const [name, value] of Object.entries(values))
-      if (value?.weights) values[name] = { shapes: value.shapes, halves: page.weights[value.weights] };
+      if (value?.shapes) values[name] = { shapes: value.shapes, halves: page.weights[value.weights] };
     const link = root === undefined ? "" : (box.closest("[id]")?.id ?? "");
     const { engine, figure, table } = page.modules[box.dataset.module]();
     const first = Object.fromEntries(Object.entries(table).map(([name, { value }]) => [name, value]));

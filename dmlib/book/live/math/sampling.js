@@ -1,5 +1,7 @@
 // Samplers against a denoiser (x, t) -> x_0_hat, over flat Float64Arrays, as in dmlib.diffusion.sampling.
 
+import * as schedule from "./schedule.js";
+
 // Of one step of DDIM between two values of alphaBar: the weights of x_0_hat and of x_t, and the variance.
 export function weights(s, t, eta) {
   const fresh = (s - t) / (s * (1 - t)), kept = 1 - eta * eta + (eta * eta * (t / s) * (1 - s)) / (1 - t);
@@ -22,6 +24,16 @@ export function ddim(denoise, alphaBar, xT, times, eta, noise) {
     x.push(step(x[i], x0[i], alphaBar[times[i + 1]], alphaBar[times[i]], eta, noise));
   }
   return { x, x0 };
+}
+
+// The states of the forward process at these times, strictly decreasing to 0, where it starts in x0.
+export function forward(x0, alphaBar, times, noise) {
+  const x = [x0];
+  for (let i = times.length - 1; i > 0; i--) {
+    const [kept, variance] = schedule.transition(alphaBar[times[i]], alphaBar[times[i - 1]]), fresh = noise();
+    x.unshift(x[0].map((value, j) => kept * value + Math.sqrt(variance) * fresh[j]));
+  }
+  return x;
 }
 
 // The probability flow by Heun's method along the angle whose sine is sqrt(1 - alphaBar); the last step is DDIM's.

@@ -16,6 +16,21 @@ export function cosine(T, s = 0.008, maxBeta = 0.999) {
   return alphaBar;
 }
 
+// The values of alphaBar nearest to these, by turns, that decrease strictly from 1 and stay above 0.
+export function decreasing(knots, gap = 0.0005) {
+  let last = 1;
+  return knots.map((v, i) => (last = Math.max(Math.min(v, last - gap), gap * (knots.length - i))));
+}
+
+// alphaBar [T+1] by straight lines from 1 through knots at equal distances, the last of them at T.
+export function drawn(T, knots) {
+  const ends = [1, ...decreasing(knots)];
+  return Float64Array.from({ length: T + 1 }, (_, t) => {
+    const place = (t / T) * knots.length, left = Math.min(Math.floor(place), knots.length - 1);
+    return ends[left] + (place - left) * (ends[left + 1] - ends[left]);
+  });
+}
+
 // The weight of x_0 in the mean of q(x_t | x_0), and its variance; t stands for alphaBar at that time.
 export function marginal(t) {
   return [Math.sqrt(t), 1 - t];
