@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from dmlib import metrics, rng
-from dmlib.diffusion import forward, sampling, schedule, score
+from dmlib.diffusion import forward, parameterization, sampling, schedule, score
 from dmlib.probability import mixture
 from tools.vectors import Case
 
@@ -47,6 +47,11 @@ def values() -> list[Case]:
             for a in (1.0, 0.35):
                 claim, call = f"{what} in D = {x.shape[1]}, alpha_bar = {a}", f"oracle.{name}(m, x, {a})"
                 found.append(Case(label, claim, call, given, function(m, x, a).flatten()))
+        best = mixture.posterior_mean(m, x, 0.35)
+        for name, kind in (("noise", "eps"), ("velocity", "v")):
+            wanted = parameterization.from_x_0(kind, best, x, torch.full((len(x),), 0.35, dtype=F64)).flatten()
+            claim, call = f"the best {name} in D = {x.shape[1]}", f"oracle.{name}(m, x, 0.35)"
+            found.append(Case("eq-predict-optimum", claim, call, given, wanted))
     return found
 
 

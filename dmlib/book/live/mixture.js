@@ -8,6 +8,10 @@ import * as schedule from "./math/schedule.js";
 
 const T = 1000, N = 300, EDGE = [-3.2, 3.2], KNOTS = [0.85, 0.6, 0.3, 0.08, 0.0005];
 const NAMES = ["forward", "ancestral", "DDIM", "flow"], { clamp, line, text } = engine;
+const CURVES = {
+  denoiser: [oracle.posteriorMean, "denoiser, E[x₀ | xₜ]"], noise: [oracle.noise, "noise, E[ε | xₜ]"],
+  velocity: [oracle.velocity, "velocity, E[v | xₜ]"], score: [oracle.score, "score, the gradient of log q(xₜ)"],
+};
 
 // Components as [weight, x, y, standard deviation], eight at most, with possible values; null where there are none.
 function tidy(parts) {
@@ -119,29 +123,29 @@ export function render({ model, el, from }) {
     });
   };
 
-  // The denoiser or the score: a curve in one dimension, arrows in two.
+  // The denoiser, or another of the best predictions: a curve in one dimension, arrows in two.
   const drawCurve = (back, ink) => {
-    const score = is.curve === "score", color = score ? ink.wrong : ink.exact, xs = middles(flat ? 240 : 12, EDGE);
-    const read = (x) => (score ? oracle.score : oracle.posteriorMean)(m, x, bar[is.t]);
+    const place = is.curve === "denoiser", color = place ? ink.exact : ink.wrong, xs = middles(flat ? 240 : 12, EDGE);
+    const read = (x) => CURVES[is.curve][0](m, x, bar[is.t]);
     Object.assign(curve.range, { x: EDGE, y: EDGE });
     if (flat) {
       const ys = read(xs), top = Math.max(3.2, ...ys.map(Math.abs));
       curve.range.y = [-top, top];
-      line(curve, EDGE, score ? [0, 0] : EDGE, ink.gray, { width: 1, dash: [4, 4] });
+      line(curve, EDGE, place ? EDGE : [0, 0], ink.gray, { width: 1, dash: [4, 4] });
       line(curve, xs, ys, color);
       engine.axis(curve, "xₜ", ink);
       text(curve, top.toFixed(1), 10, 30, ink.gray);
     } else {
       spread(curve, back);
       const points = xs.flatMap((y) => xs.flatMap((x) => [x, y]));
-      const ways = read(points).map((v, i) => (score ? v : v - points[i])), most = Math.max(...ways.map(Math.abs));
+      const ways = read(points).map((v, i) => (place ? v - points[i] : v)), most = Math.max(...ways.map(Math.abs));
       for (let i = 0; i < points.length; i += 2) {
         const [x, y, u, v] = [points[i], points[i + 1], ways[i] / most, ways[i + 1] / most];
         const [us, vs] = [[0, 0.8 * u, 0.5 * u - 0.2 * v], [0, 0.8 * v, 0.5 * v + 0.2 * u]];
         line(curve, us.map((d) => x + d), vs.map((d) => y + d), color, { width: 1 });
       }
     }
-    title(curve, score ? "score, the gradient of log q(xₜ)" : "denoiser, E[x₀ | xₜ]", ink);
+    title(curve, CURVES[is.curve][1], ink);
   };
 
   // How many of N samples each component has, and how far they are from exact draws.
@@ -195,7 +199,7 @@ export function render({ model, el, from }) {
   const parent = engine.add(self.stage, "div", { class: "dm-row" });
   const frame = { y: EDGE, parent, pad: [20, 4, 20, 4], aspect: () => (samplers || !flat ? 1 : 1.6) };
   const panels = NAMES.slice(0, samplers ? 4 : 1).map((name) => engine.plot(self, `Paths, ${name}`, frame));
-  const curve = samplers ? null : engine.plot(self, "The denoiser or the score at time t", frame);
+  const curve = samplers ? null : engine.plot(self, "The best prediction at time t", frame);
   const plan = engine.plot(self, "The schedule: alpha bar over t", {
     x: [0, T], aspect: engine.wide(5, 2.4), pad: [8, 20, 22, 8],
   });

@@ -63,6 +63,17 @@ export function score(m, x, a) {
   return average(q, x, (away, k) => -away / q.vars[k]);
 }
 
+// E[eps | x_t] at each point.
+export function noise(m, x, a) {
+  return score(m, x, a).map((v) => -Math.sqrt(1 - a) * v);
+}
+
+// E[v | x_t] at each point, v = sqrt(a) eps - sqrt(1 - a) x_0.
+export function velocity(m, x, a) {
+  const x0 = posteriorMean(m, x, a);
+  return noise(m, x, a).map((v, i) => Math.sqrt(a) * v - Math.sqrt(1 - a) * x0[i]);
+}
+
 // How many points of x_0 belong to each component: every point is shared out by p(k | x_0).
 export function counts(m, x) {
   const found = m.weights.map(() => 0);
