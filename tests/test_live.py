@@ -3,24 +3,12 @@ keyboard, wide and narrow, light and dark; reset, kept in a link, and given nons
 
 from __future__ import annotations
 
-import base64
-import io
 import urllib.parse
-from pathlib import Path
 
-import numpy as np
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from conftest import ROOT
-from PIL import Image
-
-from dmlib.book import live
 
 pytestmark = pytest.mark.built
-PICTURES, DRAWN = Path(__file__).parent / "pictures", ROOT / "_build" / "pictures"
-TOLERANCE = 1.5  # mean difference of gray levels, of 255
-# A formula in each module, and what it is changed to.
-CHANGED = {"posterior": ("(added * (1 - s)) / (1 - t)]", "(added * (1 + s)) / (1 - t)]")}
 FIGURES = {"mixture": "fig-play-mixture", "posterior": "fig-play-posterior", "decoder": "fig-play-decoder",
            "digits": "fig-play-digits", "cave": "fig-play-cave"}  # fmt: skip
 LOOKS = [(1280, "light"), (390, "dark")]
@@ -157,46 +145,3 @@ def test_axe_is_content_with_all_figures(visit, width, scheme):
         page.locator(f"#{name} .dm-said:not(:empty)").wait_for()
     found = Axe().run(page, context={"include": [[".dm-live"]]}).response["violations"]
     assert [(v["id"], node["target"]) for v in found for node in v["nodes"]] == []
-
-
-def picture(visit, name: str, script: str | None = None) -> np.ndarray:
-    """What a figure's canvases show after a fixed row of moves, small and gray; `script` in the place of its module."""
-    page = visit("chapters/playground", color_scheme="light", reduced_motion="reduce")
-    if script is not None:
-        page.route(f"**/live/{name}.js", lambda route: route.fulfill(body=script, content_type="text/javascript"))
-    found = page.locator(f"#{FIGURES[name]} .dm-live")
-    found.scroll_into_view_if_needed()
-    found.locator(".dm-said:not(:empty)").wait_for()
-    for grip in found.locator(".dm-grip:visible").all()[:3]:
-        for key in ("ArrowRight", "ArrowRight", "ArrowUp"):
-            grip.press(key)
-    seen(found)
-    parts = found.evaluate("figure => [...figure.querySelectorAll('canvas')].map(c => c.toDataURL())")
-    shown = []
-    for part in parts:
-        image = Image.open(io.BytesIO(base64.b64decode(part.split(",")[1])))
-        white = Image.new("RGBA", image.size, "white")
-        white.alpha_composite(image.convert("RGBA"))
-        shown.append(np.asarray(white.convert("L").resize((96, 48), Image.Resampling.BOX), float))
-    return np.concatenate(shown)
-
-
-def difference(one: np.ndarray, other: np.ndarray) -> float:
-    return abs(one - other).mean() if one.shape == other.shape else 255.0
-
-
-@pytest.mark.parametrize("name", FIGURES)
-def test_the_picture_after_fixed_moves(visit, name):
-    drawn = picture(visit, name)
-    DRAWN.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(drawn.round().astype("uint8")).save(DRAWN / f"{name}.png")
-    wanted = np.asarray(Image.open(PICTURES / f"{name}.png"), float)
-    assert difference(drawn, wanted) < TOLERANCE, f"look at {DRAWN / name}.png; if it is right, put it in {PICTURES}"
-
-
-@pytest.mark.parametrize("name", FIGURES)
-def test_a_changed_formula_changes_the_picture(visit, name):
-    script, (old, new) = live.script(name), CHANGED[name]
-    assert script.count(old) == 1
-    changed = picture(visit, name, script.replace(old, new))
-    assert difference(changed, np.asarray(Image.open(PICTURES / f"{name}.png"), float)) > 2 * TOLERANCE

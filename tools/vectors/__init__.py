@@ -21,6 +21,7 @@ class Case(NamedTuple):
     values: dict[str, Any]  # tensors, numbers, texts, lists and dictionaries of these
     expected: Any  # a tensor, a number, or lists and dictionaries of these, in the order of the call's result
     atol: float = EXACT  # relative to the size of the expected value where that is above 1
+    once: bool = False  # too big to be asked of every changed file as well
 
 
 def cases() -> list[Case]:

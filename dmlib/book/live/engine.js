@@ -1,5 +1,7 @@
 // What every figure that computes in the page shares: a drawing, things to drag, controls, words, reset and link.
 
+import * as halves from "./math/halves.js";
+
 const INK = {
   light: { ground: "#ffffff", text: "#222222", gray: "#5e5e5e", faint: "#d9d9d9", data: "#0072b2", forward: "#c04f00",
     model: "#007f5c", exact: "#222222", wrong: "#a61192" },
@@ -273,23 +275,35 @@ export function play(milliseconds, frame) {
   requestAnimationFrame(next);
 }
 
-// Half-precision numbers in base64, as float32.
-export function halves(base64) {
-  const bytes = Uint8Array.from(atob(base64), (c) => c.charCodeAt(0)), view = new DataView(bytes.buffer);
-  return Float32Array.from({ length: bytes.length / 2 }, (_, i) => {
-    const bits = view.getUint16(2 * i, true), sign = bits & 0x8000 ? -1 : 1;
-    const exponent = (bits >> 10) & 31, fraction = bits & 1023;
-    return sign * (exponent ? 2 ** (exponent - 15) * (1 + fraction / 1024) : fraction * 2 ** -24);
+// Asks serve(setup), a function of one question, in a worker made of the text of the module, whose figure exports serve;
+// where there can be no worker, the page answers, a question in a slice of time. Both is done in the order of asking.
+export function background(module, serve, setup) {
+  const waiting = [];
+  let post;
+  const here = () => {
+    const answer = serve(setup);
+    post = () => setTimeout(() => waiting[0].done(answer(waiting.shift().question)));
+    waiting.forEach(post);
+  };
+  try {
+    const text = `const { figure } = (${window.dmlibLive.modules[module]})(); let answer;
+      onmessage = ({ data }) => { if (answer) postMessage(answer(data)); else answer = figure.serve(data); };`;
+    const worker = new Worker("data:text/javascript," + encodeURIComponent(text));
+    worker.onmessage = ({ data }) => waiting.shift().done(data);
+    worker.onerror = () => {
+      worker.terminate();
+      here();
+    };
+    worker.postMessage(setup);
+    post = () => worker.postMessage(waiting.at(-1).question);
+  } catch {
+    here();
+  }
+  return (question) => new Promise((done) => {
+    waiting.push({ question, done });
+    post();
   });
 }
 
-// Tensors by name, as Python packed them: {name: shape} and one row of halves.
-export function tensors({ shapes, halves: packed }) {
-  const all = halves(packed), found = {};
-  let at = 0;
-  for (const [name, shape] of Object.entries(shapes)) {
-    const size = shape.reduce((a, b) => a * b, 1);
-    found[name] = all.subarray(at, (at += size));
-  }
-  return found;
-}
+// Tensors by name, as Python packed them.
+export const tensors = halves.tensors;
