@@ -189,6 +189,7 @@ export function render({ model, el, from }) {
     sane: {
       parts: (value) => tidy(value) ?? first,
       D: (value) => (value === 2 ? 2 : 1),
+      chosen: (value) => Math.round(clamp(value, 0, is.parts.length - 1)),
       knots: (value) => schedule.decreasing(KNOTS.map((_, i) => clamp(value?.[i], 0, 1))),
     },
   });
