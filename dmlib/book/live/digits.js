@@ -22,6 +22,7 @@ export function serve(net) {
 export function render({ model, el, from }) {
   const names = ["start", "t", "steps", "eta", "seed", "clamp", "shown"], { T, beta_1, beta_T } = model.get("linear");
   const alphaBar = schedule.linear(T, beta_1, beta_T), ask = engine.background("digits", serve, model.get("net"));
+  if (!model.get("drawing")) model.set("drawing", EMPTY);
   // The drawing is a text of levels, 0 to g, one a cell.
   const sane = { drawing: (text) => (String(text).replace(/[^0-9a-g]/g, "0") + EMPTY).slice(0, CELLS) };
   const levels = () => Array.from(model.get("drawing"), (letter) => parseInt(letter, INK + 1));
