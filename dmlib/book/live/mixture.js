@@ -154,7 +154,7 @@ export function render({ model, el, from }) {
     const truth = oracle.sample(m, N, random.generator(1000 * is.seed + 999)), names = NAMES.slice(1);
     const far = ends.map((x) => oracle.energy(m.D, truth, x).toFixed(4));
     const rows = m.weights.map((w, k) => [k + 1, ...[N * w, ...shares.map((row) => row[k])].map((v) => v.toFixed(1))]);
-    const cells = [["", "asked", "exact", ...names], ...rows, ["distance", "", ...far]];
+    const cells = [["k", "asked", "exact", ...names], ...rows, ["distance", "", ...far]];
     sheet.innerHTML = `<caption>${N} samples each, shared out among the components by p(k | x₀)</caption>` +
       cells.map((row, i) => `<tr>${row.map((v, j) => (i && j ? `<td>${v}` : `<th>${v}`)).join("")}`).join("");
     sheet.style.opacity = 1;
