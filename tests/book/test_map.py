@@ -49,7 +49,7 @@ def test_the_drawing_and_the_words_say_where_one_stands():
 
 def test_every_chapter_that_is_written_is_on_the_map():
     written = {path.stem for path in CHAPTERS.glob("*.ipynb")}
-    assert written - set(map.PLACES) == set()
+    assert written - set(map.PLACES) == {"playground"}  # a page beside the path
     assert [name[:2] for name in sorted(map.PLACES) if name[0].isdigit()] == [f"{n:02d}" for n in range(1, 21)]
 
 
