@@ -13,6 +13,7 @@ FIGURES = {"mixture": "fig-play-mixture", "posterior": "fig-play-posterior", "de
            "digits": "fig-play-digits", "cave": "fig-play-cave"}  # fmt: skip
 LOOKS = [(1280, "light"), (390, "dark")]
 SEEN = """figure => [...figure.querySelectorAll("canvas")].map(c => c.toDataURL()).join()
+  + [...figure.querySelectorAll(".dm-grip")].map(grip => grip.getAttribute("aria-valuetext")).join()
   + figure.querySelector(".dm-said").textContent"""
 
 
@@ -64,6 +65,8 @@ def by_finger(page, grip, dx: float, dy: float):
 def by_keys(page, grip, dx: float, dy: float):
     grip.press("ArrowRight" if dx > 0 else "ArrowLeft")
     grip.press("ArrowUp" if dy < 0 else "ArrowDown")
+    if "Space paints" in grip.get_attribute("aria-label"):
+        grip.press("Space")
 
 
 def assert_words_are_sound(found):
@@ -77,8 +80,12 @@ def assert_words_are_sound(found):
 def test_what_can_be_grabbed_moves(visit, name, width, scheme, move):
     page, found = figure(visit, name, width=width, color_scheme=scheme, has_touch=move is by_finger)
     assert found.locator(".dm-figure").get_attribute("data-ink") == scheme
-    first = before = seen(found)
-    for grip in found.locator(".dm-grip:visible").all()[:6]:
+    first = seen(found)
+    if name == "digits":
+        found.get_by_label("start from").select_option("drawing")  # the pad
+    before, grips = seen(found), found.locator(".dm-grip:visible").all()[:6]
+    assert grips
+    for grip in grips:
         move(page, grip, 24, -16)
         after = seen(found)
         if after == before:  # it may stand at an end

@@ -47,6 +47,8 @@ class NoiseSchedule:
         require(alpha_bar[0].item() == 1, "alpha_bar[0]", alpha_bar[0].item(), "exactly 1, the data")
         require_all(alpha_bar >= 0, "alpha_bar", alpha_bar, "in [0, 1]")
         require_all(alpha_bar.diff() < 0, "a step of alpha_bar", alpha_bar.diff(), "negative: it strictly decreases")
+        for table in ("alpha", "beta", "snr", "log_snr"):
+            getattr(self, table)  # made now: before Python 3.12, the compiler cannot follow the making
 
     @property
     def T(self) -> int:

@@ -81,7 +81,7 @@ def pen() -> list[Case]:
         ink = (16 * (1.2 - nearest).clamp(0, 1)).round()
         level = torch.tensor(image, dtype=torch.float64)
         for erase, after in (("false", torch.maximum(level, ink)), ("true", torch.minimum(level, 16 - ink))):
-            call = f"vae.stroke({image}, {list(start)}, {list(end)}, 16, {erase})"
+            call = f"pen.stroke({image}, {list(start)}, {list(end)}, 16, {erase})"
             found.append(Case("eq-categorical", "levels after a stroke", call, {}, after))
     return found
 

@@ -4,26 +4,24 @@ import * as engine from "./engine.js";
 import * as gaussian from "./math/gaussian.js";
 import * as random from "./math/random.js";
 import * as vae from "./math/vae.js";
+import * as sheet from "./sheet.js";
 
-const HALF = 3.6, SIDE = 8, LEVELS = 17, GRID = 48, EMPTY = "0".repeat(SIDE * SIDE);
+const HALF = 3.6, GRID = 48, { LEVELS, EMPTY } = sheet;
 const along = (n) => Array.from({ length: n }, (_, i) => -HALF + (2 * HALF * (i + 0.5)) / n);
 const two = (value) => value.toFixed(2), pair = (values) => Array.from(values, two).join(", ");
-const middle = (i) => [(i % SIDE) + 0.5, Math.floor(i / SIDE) + 0.5];
-const cell = (place) => place.map((v) => Math.floor(engine.clamp(v, 0, SIDE - 0.01))).reduce((x, y) => x + SIDE * y);
-const named = (i) => `row ${Math.floor(i / SIDE) + 1}, column ${(i % SIDE) + 1}`;
 
 export function render({ model, el, from }) {
   const net = engine.tensors(model.get("net")), { mean: centers, var: spreads, labels } = model.get("codes");
-  const digits = model.get("digits").map((row) => row.map((level) => level.toString(LEVELS)).join("")), noise = random.normals(0, 128);
-  const [heat, back] = [1, 2].map(() => document.createElement("canvas"));
-  const image = () => Array.from(model.get("drawing"), (letter) => parseInt(letter, LEVELS));
+  const digits = model.get("digits").map(sheet.written), noise = random.normals(0, 128);
+  const image = () => sheet.levels(model.get("drawing"));
   const point = () => [model.get("z_1"), model.get("z_2")];
   const go = (z) => z.forEach((value, k) => model.set(`z_${k + 1}`, engine.clamp(value, -3.5, 3.5)));
   const prior = (xs, ys) => vae.aggregate([[0, 0]], [[1, 1]], xs, ys);
   const aggregate = (xs, ys) => vae.aggregate(centers, spreads, xs, ys);
   const at = (density) => density(...point().map((value) => [value]))[0][0].toFixed(3);
-  const field = aggregate(along(GRID), along(GRID).reverse()), top = Math.max(...field.flat());
-  let last, bound, kept;
+  const field = aggregate(along(GRID), along(GRID).reverse()).flat(), top = Math.max(...field);
+  const shades = field.map((value) => (0.8 * value) / top);
+  let bound;
   const take = () => model.set("drawing", digits[Math.min(model.get("test"), digits.length - 1)]);
   const weigh = () => {
     const blank = model.get("drawing") === EMPTY;
@@ -35,21 +33,20 @@ export function render({ model, el, from }) {
 
   const self = engine.figure({ model, el, from }, {
     names: ["test", "S", "pen", "z_1", "z_2", "pixel", "cell"],
-    sane: { drawing: (value) => (String(value).replace(/[^0-9a-g]/g, "0") + EMPTY).slice(0, EMPTY.length) },
+    sane: { drawing: sheet.sane },
     draw: ({ ink, root }) => {
       const rows = vae.decode(net, point(), LEVELS);
       codes(ink, root.dataset.ink === "dark" ? 72 : 32);
       densities(ink, point());
-      cells(ink, digit, vae.means(rows), "mean image at z", ink.text);
-      cells(ink, sheet, image(), bound ? "drawing" : "draw here", ink.forward);
+      sheet.show(digit, sheet.values(vae.means(rows)), "mean image at z", ink);
+      sheet.show(pad, sheet.values(image()), bound ? "drawing" : "draw here", ink, ink.forward);
       bars(ink, rows[model.get("pixel")].map(Math.exp));
       terms(ink);
     },
     words: () => {
       const z = point(), i = model.get("pixel"), row = vae.decode(net, z, LEVELS)[i], most = Math.max(...row);
       const said = `At z = (${pair(z)}) the prior has density ${at(prior)}, the aggregate posterior ` +
-        `${at(aggregate)}. Pixel in ${named(i)}: likeliest level ${row.indexOf(most)}, p = ${two(Math.exp(most))}. ` +
-        `Pen in ${named(model.get("cell"))}. `;
+        `${at(aggregate)}. Pixel in ${sheet.named(i)}: likeliest level ${row.indexOf(most)}, p = ${two(Math.exp(most))}. `;
       if (!bound) return said + "Nothing is drawn, so there is no bound: draw a digit, or take a test digit.";
       return said + `Code of the drawing: mean (${pair(bound.mean)}), standard deviations ` +
         `(${pair(bound.logVar.map(half))}); bound ${two(bound.bound)} nats, ${two(bound.bits)} bits per dimension.`;
@@ -57,30 +54,17 @@ export function render({ model, el, from }) {
   });
   const half = (value) => Math.exp(value / 2);
 
-  // The plane: density of the aggregate posterior, contours of the prior and test digits, kept as a picture in `back`;
-  // and the code of the drawing.
+  // The plane: density of the aggregate posterior, contours of the prior, test digits, and the code of the drawing.
   function codes(ink, lightness) {
     const ring = (center, [a, b], color, style) =>
       engine.line(plane, ...gaussian.ellipse(center, [a, 0], [0, b]), color, style);
-    const { ctx, canvas } = plane, { width, height } = canvas, now = [ink.data, width, height].join();
-    if (kept === now) ctx.drawImage(back, 0, 0, plane.width, plane.height);
-    else {
-      const brush = Object.assign(heat, { width: GRID, height: GRID }).getContext("2d");
-      brush.fillStyle = ink.data;
-      field.forEach((row, y) => row.forEach((value, x) => {
-        brush.globalAlpha = (0.8 * value) / top;
-        brush.fillRect(x, y, 1, 1);
-      }));
-      ctx.drawImage(heat, 0, 0, plane.width, plane.height);
-      for (const r of [1, 2, 3]) ring([0, 0], [r, r], ink.model, { width: 1.5, dash: [5, 4] });
-      const color = (label) => `hsl(${36 * label} 75% ${lightness}%)`;
-      centers.forEach(([a, b], i) =>
-        engine.text(plane, labels[i], plane.x(a), plane.y(b) + 4, color(labels[i]), "center"));
-      engine.text(plane, "prior p(z)", 8, 18, ink.model);
-      engine.text(plane, "aggregate posterior q(z)", 8, 36, ink.data);
-      Object.assign(back, { width, height }).getContext("2d").drawImage(canvas, 0, 0);
-      kept = now;
-    }
+    plane.ctx.drawImage(engine.tinted(shades, ink.data), 0, 0, plane.width, plane.height);
+    for (const r of [1, 2, 3]) ring([0, 0], [r, r], ink.model, { width: 1.5, dash: [5, 4] });
+    const color = (label) => `hsl(${36 * label} 75% ${lightness}%)`;
+    centers.forEach(([a, b], i) =>
+      engine.text(plane, labels[i], plane.x(a), plane.y(b) + 4, color(labels[i]), "center"));
+    engine.text(plane, "prior p(z)", 8, 18, ink.model);
+    engine.text(plane, "aggregate posterior q(z)", 8, 36, ink.data);
     if (!bound) return;
     engine.text(plane, "code of the drawing", 8, 54, ink.forward);
     for (const k of [1, 2]) ring(bound.mean, bound.logVar.map((value) => k * half(value)), ink.forward);
@@ -95,18 +79,6 @@ export function render({ model, el, from }) {
     engine.text(strip, `p(z) = ${at(prior)}`, 8, 18, ink.model);
     engine.text(strip, `q(z) = ${at(aggregate)}`, strip.width - 8, 18, ink.data, "right");
     engine.axis(strip, "z₁", ink);
-  }
-
-  function cells(ink, { ctx, ...plot }, values, title, color) {
-    engine.text({ ctx }, title, plot.x(0), 15, color);
-    Object.assign(ctx, { fillStyle: ink.text, strokeStyle: ink.faint, lineWidth: 1 });
-    values.forEach((value, i) => {
-      const [x, y] = middle(i), size = plot.x(1) - plot.x(0), box = [plot.x(x - 0.5), plot.y(y - 0.5), size, size];
-      ctx.globalAlpha = value / (LEVELS - 1);
-      ctx.fillRect(...box);
-      ctx.globalAlpha = 1;
-      ctx.strokeRect(...box);
-    });
   }
 
   // The distribution of the picked pixel; the level of the drawing stands out.
@@ -133,16 +105,6 @@ export function render({ model, el, from }) {
     engine.text(costs, `minus KL ${two(divergence)}`, costs.width - 8, foot, ink.text, "right");
   }
 
-  // A square of cells, with a frame around that of the value `name`, which the arrow keys move.
-  function square(label, name, more) {
-    const aspect = (width) => width / (width + 20), x = [0, SIDE], y = [SIDE, 0];
-    const made = engine.plot(self, label, { x, y, aspect, parent: pictures, pad: [22, 2, 2, 2] });
-    const there = () => middle(model.get(name)), say = () => named(model.get(name));
-    const move = (...place) => model.set(name, cell(place)), arrow = (dx, dy) => move(there()[0] + dx, there()[1] - dy);
-    made.handle(label, { at: there, move, arrow, say, color: "data", jump: true, more }).classList.add("dm-cell");
-    return made;
-  }
-
   const columns = engine.add(self.stage, "div", { class: "dm-row dm-two" }), x = [-HALF, HALF];
   const [left, right] = [1, 2].map(() => engine.add(columns, "div"));
   const pictures = engine.add(right, "div", { class: "dm-row" });
@@ -151,32 +113,9 @@ export function render({ model, el, from }) {
     x, y: [0, 1.2 * top], aspect: 3.2, parent: left, pad: [8, 0, 22, 0],
   });
   plane.handle("z", { at: point, move: (...to) => go(to), say: () => pair(point()), step: 0.01, jump: true });
-  const digit = square("Pixel of the decoded digit", "pixel");
-  const paint = (a, b, erase = model.get("pen") === "erase") => {
-    const after = vae.stroke(image(), a, b, LEVELS - 1, erase);
-    model.set("drawing", after.map((level) => level.toString(LEVELS)).join(""));
-    model.set("cell", cell(b));
-  };
-  const sheet = square("Pen on the drawing: Space paints, Delete erases", "cell", (key) => {
-    const known = [" ", "Delete"].includes(key), here = middle(model.get("cell"));
-    if (known) paint(here, here, key === " " ? undefined : true);
-    return known;
-  });
-  const pull = (event) => {
-    const area = sheet.canvas.getBoundingClientRect();
-    const to = [sheet.unx(event.clientX - area.left), sheet.uny(event.clientY - area.top)];
-    paint(event.type === "pointerdown" ? to : last, to);
-    last = to;
-  };
-  Object.assign(sheet.box.style, { touchAction: "none", cursor: "crosshair" });
-  sheet.box.addEventListener("pointerdown", (event) => {
-    sheet.box.setPointerCapture(event.pointerId);
-    pull(event);
-  });
-  sheet.box.addEventListener("pointermove", (event) => sheet.box.hasPointerCapture(event.pointerId) && pull(event));
+  const digit = sheet.pick(self, "Pixel of the decoded digit", "pixel", pictures), pad = sheet.pad(self, pictures);
   const table = engine.plot(self, "Distribution of the picked pixel", { x: [-0.5, 16.5], aspect: 2.6, parent: right });
   const costs = engine.plot(self, "The bound of the drawing and its two terms", { aspect: 4.2, parent: right });
   engine.controls(self, ["test", "S", "pen"]);
-  engine.button(self, "Clear the drawing", () => model.set("drawing", EMPTY));
   engine.button(self, "Move z to its code", () => bound && go(Array.from(bound.mean)));
 }

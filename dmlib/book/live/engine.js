@@ -219,6 +219,16 @@ export function text(plot, words, px, py, color, align = "left") {
   plot.ctx.fillText(words, px, py);
 }
 
+// A square picture in one color, of the opacities given, row after row.
+export function tinted(opacities, color) {
+  const side = Math.sqrt(opacities.length), image = new ImageData(side, side);
+  opacities.forEach((opacity, i) => { image.data[4 * i + 3] = 255 * opacity; });
+  const made = Object.assign(document.createElement("canvas"), { width: side, height: side }), pen = made.getContext("2d");
+  pen.putImageData(image, 0, 0);
+  Object.assign(pen, { globalCompositeOperation: "source-in", fillStyle: color }).fillRect(0, 0, side, side);
+  return made;
+}
+
 // The horizontal axis at the bottom of a plot, with whole numbers and a name.
 export function axis(plot, name, ink) {
   const { ctx, height, range: { x: [low, high] } } = plot, foot = height - 22, every = Math.max(1, Math.ceil((high - low) / 8));

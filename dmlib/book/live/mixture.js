@@ -62,18 +62,15 @@ export function render({ model, el, from }) {
 
   // A picture of the density of x_t, relative to its peak: over the plane, or at each time over a line.
   const picture = ({ range: { x, y } }, color, t) => {
-    const n = 48, ys = middles(n, y).reverse(), made = document.createElement("canvas");
+    const n = 48, ys = middles(n, y).reverse(), opacities = [];
     const columns = middles(n, x).map((v) =>
       (flat ? oracle.logDensity(m, ys, bar[Math.round(v)]) : oracle.logDensity(m, ys.flatMap((w) => [v, w]), bar[t])));
-    const pen = made.getContext("2d"), image = new ImageData(n, n), peak = Math.max(...columns.flat());
+    const peak = Math.max(...columns.flat());
     columns.forEach((logs, i) => {
       const top = flat ? Math.max(...logs) : peak;
-      logs.forEach((v, j) => { image.data[4 * (n * j + i) + 3] = 115 * Math.exp(v - top); });
+      logs.forEach((v, j) => { opacities[n * j + i] = 0.45 * Math.exp(v - top); });
     });
-    made.width = made.height = n;
-    pen.putImageData(image, 0, 0);
-    Object.assign(pen, { globalCompositeOperation: "source-in", fillStyle: color }).fillRect(0, 0, n, n);
-    return made;
+    return engine.tinted(opacities, color);
   };
   const spread = ({ ctx, x, y, range: { x: [left, right], y: [low, high] } }, made) =>
     ctx.drawImage(made, x(left), y(high), x(right) - x(left), y(low) - y(high));
