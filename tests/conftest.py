@@ -53,10 +53,10 @@ def served():
 
 @pytest.fixture
 def visit(browser, served):
-    """Open a page; `page.outside` and `page.errors` hold what went wrong."""
+    """Open a page, which `prepare` may meet before it loads; `page.outside` and `page.errors` hold what went wrong."""
     contexts = []
 
-    def go(name: str, *, base: str = HTML.as_uri(), at: str = "", width: int = 1280, **settings):
+    def go(name: str, *, base: str = HTML.as_uri(), at: str = "", width: int = 1280, prepare=None, **settings):
         context = browser.new_context(viewport={"width": width, "height": 900}, **settings)
         context.set_default_timeout(120_000)
         contexts.append(context)
@@ -68,6 +68,8 @@ def visit(browser, served):
         page.on("requestfailed", lambda r: page.errors.append(f"failed: {r.url} {r.failure}"))
         page.on("pageerror", lambda e: page.errors.append(str(e)))
         page.on("console", lambda m: m.type == "error" and page.errors.append(f"{m.text} {m.location}"))
+        if prepare:
+            prepare(page)
         page.goto(f"{base}/{name}.html{at}")
         return page
 

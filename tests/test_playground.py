@@ -52,7 +52,8 @@ def by_mouse(page, grip, dx: float, dy: float):
 
 def by_finger(page, grip, dx: float, dy: float):
     middle(grip)
-    page.wait_for_timeout(600)  # a neighbor that comes near starts, and may be taller then
+    page.wait_for_timeout(600)  # a neighbor that comes near starts, and is taller once it speaks
+    page.wait_for_function("[...document.querySelectorAll('.dm-said')].every(said => said.textContent)")
     x, y = middle(grip)
     client, scroll = page.context.new_cdp_session(page), page.evaluate("scrollY")
     for kind, share in (("touchStart", 0.0), ("touchMove", 0.5), ("touchMove", 1.0), ("touchEnd", None)):

@@ -23,7 +23,7 @@ export function render({ model, el, from }) {
   const given = ["start", "t", "steps", "eta", "seed", "clamp"], names = [...given, "pen", "cell", "shown"];
   const { T, beta_1, beta_T } = model.get("linear");
   const alphaBar = schedule.linear(T, beta_1, beta_T), ask = engine.background("digits", serve, model.get("net"));
-  if (!model.get("drawing")) model.set("drawing", sheet.EMPTY);
+  model.set("drawing", sheet.sane(sheet.written(model.get("image") ?? [])));
   const drawn = () => model.get("start") === "drawing", image = () => sheet.values(sheet.levels(model.get("drawing")));
   let path = { x: [], x0: [], times: [T, 0], spent: 0 }, state = "running", run = 0, last = null;
   const steps = () => path.times.length - 1, done = () => path.x0.length;
