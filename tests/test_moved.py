@@ -26,7 +26,7 @@ MOVES = {  # a control or a grip by its label, and the keys that it is given
     "decoder": [("z", "Shift+ArrowRight*9 Shift+ArrowDown*3"), ("pen on", "ArrowRight*2 Space ArrowUp Space"),
                 ("S, codes in the bound", "ArrowLeft*5"), ("pixel of", "ArrowUp ArrowLeft")],
     "digits": [("steps", "ArrowLeft*44"), ("pen on", "ArrowUp*2 Space ArrowDown Space ArrowDown Space ArrowDown Space"),
-               ("eta", "ArrowRight*10"), ("start at t", "ArrowRight*30")],
+               ("η of DDIM", "ArrowRight*10"), ("start at t", "ArrowRight*30")],
     "cave": [("light", "ArrowRight*9"), ("shadow", "Shift+ArrowLeft*3"), ("noise variance", "ArrowLeft*20")],
 }  # fmt: skip
 CHANGED = [  # one sign of a formula, as it stands in the script

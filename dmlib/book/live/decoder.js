@@ -88,7 +88,7 @@ export function render({ model, el, from }) {
     engine.line(table, [-0.5, 16.5], [high, high], ink.faint, { width: 1 });
     probabilities.forEach((p, v) =>
       engine.line(table, [v, v], [0, p], v === level ? ink.forward : ink.data, { width: table.width / 22 }));
-    engine.text(table, `p(level) in the frame, up to ${high}`, 8, 15, ink.text);
+    engine.text(table, `p(level), up to ${high}`, 8, 15, ink.text);
     if (bound) engine.text(table, "the drawing's level", table.width - 8, 15, ink.forward, "right");
     engine.axis(table, "", ink);
   }
@@ -98,8 +98,8 @@ export function render({ model, el, from }) {
     if (!bound) return engine.text(costs, "Nothing is drawn: no bound.", 8, 15, ink.gray);
     const { reconstruction, divergence, bound: nats, bits } = bound, foot = costs.height - 6;
     costs.range.x = [0, Math.max(150, -nats)];
-    engine.line(costs, [0, -reconstruction], [0.5, 0.5], ink.forward, { width: 28 });
-    engine.line(costs, [-reconstruction, -nats], [0.5, 0.5], ink.text, { width: 28 });
+    engine.line(costs, [0, -reconstruction], [0.5, 0.5], ink.forward, { width: 20 });
+    engine.line(costs, [-reconstruction, -nats], [0.5, 0.5], ink.text, { width: 20 });
     engine.text(costs, `bound ${two(nats)} nats = ${two(bits)} bits per dimension`, 8, 15, ink.text);
     engine.text(costs, `reconstruction ${two(reconstruction)}`, 8, foot, ink.forward);
     engine.text(costs, `minus KL ${two(divergence)}`, costs.width - 8, foot, ink.text, "right");
