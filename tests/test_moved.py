@@ -18,10 +18,11 @@ PICTURES = Path(__file__).with_name("pictures")
 MADE = Path("_build/pictures")
 SIZE = (96, 48)  # of each drawing
 TOLERANCE = 0.25  # of 255 levels, on average over the pixels of the drawing that differs most
+DRAWN = "f => [...f.querySelectorAll('canvas')].filter(c => c.offsetWidth).map(c => c.toDataURL())"
 SILENT = "CanvasRenderingContext2D.prototype.fillText = () => {};"
 MOVES = {  # a control or a grip by its label, and the keys that it is given
-    "mixture": [("component 1", "Shift+ArrowRight*4 ArrowUp*9"), ("shape of the chosen component", "Shift+ArrowRight*5"),
-                ("t", "ArrowRight*400"), ("η of DDIM", "ArrowRight*8"), ("steps", "ArrowLeft*6")],
+    "mixture": [("component 1", "Shift+ArrowRight*4 ArrowUp*9"),
+                ("shape of the chosen component", "Shift+ArrowRight*5"), ("t", "ArrowRight*400"), ("η of DDIM", "ArrowRight*8"), ("steps", "ArrowLeft*6")],
     "posterior": [("x₀", "Shift+ArrowLeft*3"), ("xₜ", "ArrowRight*9"), ("t", "ArrowRight*5"), ("s", "ArrowLeft*4")],
     "decoder": [("z", "Shift+ArrowRight*9 Shift+ArrowDown*3"), ("pen on", "ArrowRight*2 Space ArrowUp Space"),
                 ("S, codes in the bound", "ArrowLeft*5"), ("pixel of", "ArrowUp ArrowLeft")],
@@ -77,7 +78,7 @@ def at_rest(found) -> np.ndarray:
     last, now = None, []
     while last != now:
         found.page.wait_for_timeout(400)
-        last, now = now, found.evaluate("f => [...f.querySelectorAll('canvas')].filter(c => c.offsetWidth).map(c => c.toDataURL())")
+        last, now = now, found.evaluate(DRAWN)
     return np.stack([gray(url) for url in now])
 
 
@@ -102,7 +103,7 @@ def test_the_picture_after_the_moves(visit, name):
     MADE.mkdir(parents=True, exist_ok=True)
     Image.fromarray(found.reshape(-1, SIZE[0])).save(MADE / f"{name}.png")
     off = apart(found, kept(name))
-    assert off < TOLERANCE, f"{off:.2f} levels off; if it should look so, keep _build/pictures/{name}.png in {PICTURES.name}"
+    assert off < TOLERANCE, f"{off:.2f} levels off; if it should look so, keep {MADE / name}.png in tests/pictures"
 
 
 @pytest.mark.parametrize(("name", "old", "new"), CHANGED)

@@ -120,6 +120,7 @@ def test_controls_go_from_end_to_end_by_keyboard(visit, name, width, scheme):
     assert_words_are_sound(found)
     assert (page.outside, page.errors) == ([], [])
     assert page.evaluate("document.scrollingElement.scrollWidth") <= width
+    assert found.locator(".dm-figure").evaluate("figure => figure.scrollWidth <= figure.clientWidth")
 
 
 @pytest.mark.parametrize("name", FIGURES)

@@ -97,7 +97,7 @@ export function render({ model, el, from }) {
     const { range, ctx } = editor;
     if (flat) {
       const xs = middles(320, (range.x = EDGE)), density = (t) => oracle.logDensity(m, xs, bar[t]).map(Math.exp);
-      range.y = [0, clamp(1.1 * Math.max(...density(0)), 0.6, 3)];
+      range.y = [0, clamp(1.35 * Math.max(...density(0)), 0.6, 3.6)];
       line(editor, xs, density(is.t), ink.forward);
       line(editor, xs, density(0), ink.data, { fill: true });
       engine.axis(editor, "x", ink);
@@ -149,7 +149,7 @@ export function render({ model, el, from }) {
   const count = () => {
     const ends = run(N).paths.map((path) => path.at(-1)), shares = ends.map((x) => oracle.counts(m, x));
     const truth = oracle.sample(m, N, random.generator(1000 * is.seed + 999)), names = NAMES.slice(1);
-    const far = ends.map((x) => oracle.energy(m.D, truth, x).toFixed(4));
+    const far = ends.map((x) => oracle.energy(m.D, truth, x).toFixed(3));
     const rows = m.weights.map((w, k) => [k + 1, ...[N * w, ...shares.map((row) => row[k])].map((v) => v.toFixed(1))]);
     const cells = [["k", "asked", "exact", ...names], ...rows, ["distance", "", ...far]];
     sheet.innerHTML = `<caption>${N} samples each, shared out among the components by p(k | x₀)</caption>` +
