@@ -22,7 +22,8 @@ DRAWN = "f => [...f.querySelectorAll('canvas')].filter(c => c.offsetWidth).map(c
 SILENT = "CanvasRenderingContext2D.prototype.fillText = () => {};"
 MOVES = {  # a control or a grip by its label, and the keys that it is given
     "mixture": [("component 1", "Shift+ArrowRight*4 ArrowUp*9"),
-                ("shape of the chosen component", "Shift+ArrowRight*5"), ("t", "ArrowRight*400"), ("η of DDIM", "ArrowRight*8"), ("steps", "ArrowLeft*6")],
+                ("shape of the chosen component", "Shift+ArrowRight*5"), ("t", "ArrowRight*400"),
+                ("η of DDIM", "ArrowRight*8"), ("steps", "ArrowLeft*6")],
     "posterior": [("x₀", "Shift+ArrowLeft*3"), ("xₜ", "ArrowRight*9"), ("t", "ArrowRight*5"), ("s", "ArrowLeft*4")],
     "decoder": [("z", "Shift+ArrowRight*9 Shift+ArrowDown*3"), ("pen on", "ArrowRight*2 Space ArrowUp Space"),
                 ("S, codes in the bound", "ArrowLeft*5"), ("pixel of", "ArrowUp ArrowLeft")],
