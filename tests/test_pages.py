@@ -63,6 +63,15 @@ def test_page_is_there_and_light(page):
     assert all(formula.find("math")["data-tex"] for formula in soup(f"{page}.html").select(".math"))
 
 
+@pytest.mark.parametrize("page", PAGES)
+def test_a_page_with_all_that_it_loads_is_below_three_megabytes(page):
+    """Text, pictures, scripts and weights, as they are on the disk; what all pages share is apart."""
+    path = HTML / f"{page}.html"
+    files = {path} | {HTML / script["data-src"] for script in soup(f"{page}.html")("script", {"data-src": True})}
+    files |= {path.parent.joinpath(image["src"]).resolve() for image in soup(f"{page}.html")("img", src=True)}
+    assert sum(file.stat().st_size for file in files) < 3_000_000
+
+
 def test_entries_of_the_bibliography_have_the_labels_of_the_text_and_links():
     entries = {entry["id"]: entry for entry in soup("chapters/bibliography.html").select("ul.citations > li")}
     cited = [link for page in PAGES for link in soup(f"{page}.html").select('a[href*="bibliography.html#"]')]
