@@ -49,8 +49,10 @@ THIN = """() => {
 def frame(player) -> str:
     """The alternative text of the frame a player shows, once it is in sight: exactly one."""
     player.scroll_into_view_if_needed()
-    player.page.wait_for_function("p => [...p.querySelectorAll('img')].every(i => i.hidden || (i.complete && i.naturalWidth))",
-                                  arg=player.element_handle())  # fmt: skip
+    player.page.wait_for_function(
+        "p => [...p.querySelectorAll('img')].every(i => i.hidden || (i.complete && i.naturalWidth))",
+        arg=player.element_handle(),
+    )
     (shown,) = player.evaluate(
         """player => [...player.querySelectorAll("img")].filter(i => i.offsetParent)
              .map(i => i.complete && i.naturalWidth > 100 && i.alt)"""
