@@ -138,6 +138,14 @@ def test_the_link_carries_the_state(visit, name):
     assert again.errors == []
 
 
+def test_a_link_keeps_what_is_shown_of_a_drawing(visit):
+    state = urllib.parse.quote('{"start": "drawing", "t": 60, "steps": 5, "shown": 40, "drawing": "00gg"}')
+    page, found = figure(visit, "digits", at=f"?{FIGURES['digits']}={state}")
+    seen(found)
+    assert "noised to t = 60: 5 of 5 steps. The prediction of step 2" in found.locator(".dm-said").inner_text()
+    assert page.errors == []
+
+
 @pytest.mark.parametrize("name", FIGURES)
 def test_a_link_that_cannot_be_copied_stands_in_the_address_bar(visit, name):
     page, found = figure(visit, name)
